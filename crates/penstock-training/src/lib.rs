@@ -1,0 +1,1 @@
+//! Algorithms that never touch Python per row: sparse logistic regression and FP-growth.

@@ -1,0 +1,82 @@
+"""`penstock`: the groups of commands, loaded lazily, and the one place that catches `PenstockError`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from penstock import __version__
+from penstock.errors import Interrupted, PenstockError, ProblemsFound
+
+#: name -> (module:attribute, one line of help). The module is imported when the command is called.
+COMMANDS = {
+    "demo": ("penstock.cli.demo:demo", "Run the main job on simulated click logs, from raw logs to an evaluated model."),
+    "flow": ("penstock.cli.flow:flow", "Check, run, convert and look at flow files."),
+    "operators": ("penstock.cli.operators:operators", "List the installed operators and what each one takes."),
+    "features": ("penstock.cli.features:features", "Check, apply and explain feature files."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when called; help lines come from the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example:  penstock flow init ctr && penstock flow run ctr/ctr.xml",
+)
+@click.version_option(__version__, prog_name="penstock")
+def root() -> None:
+    """Penstock: raw logs become samples, features, models, and a service that keeps learning."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; return its exit status: 0 done, 1 it ran and failed, 2 the request was wrong, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        status: Any = root.main(args=arguments, prog_name="penstock", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return Interrupted.exit_status
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except ProblemsFound as found:
+        if "--json" in arguments:
+            print(json.dumps([p.as_dict() for p in found.problems], ensure_ascii=False))
+        else:
+            print(found, file=sys.stderr)
+        return found.exit_status
+    except PenstockError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Interrupted.exit_status
+    except BrokenPipeError:
+        # The reader of our pipe left (`| head`): that is not an error, but Python would complain on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

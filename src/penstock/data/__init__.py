@@ -1,0 +1,8 @@
+"""Formats, filesystems, schemas: bytes come in and go out here.
+
+In: paths and URLs. Out: lazy frames, and files written whole or not at all. Read `schema.py` first.
+"""
+
+from penstock.data.schema import Column, Info, ModelInfo, Role, Schema
+
+__all__ = ["Column", "Info", "ModelInfo", "Role", "Schema"]

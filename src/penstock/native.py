@@ -1,0 +1,9 @@
+"""The one door to Rust: everything `penstock._native` offers, under the names the house uses.
+
+Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files) or
+`MemoryError`; callers here add the file, the step and the hint.
+"""
+
+from __future__ import annotations
+
+from penstock import _native  # noqa: F401
