@@ -1,0 +1,65 @@
+# Penstock: `make demo` and `make test` are the two commands; both work from a bare clone.
+# Stamps under .make/ keep a second `make` from doing any work twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(p) 2>/dev/null),$(p))))
+BIN := .venv/bin
+RUST := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+# A wheel that runs anywhere: kernels choose wider instructions at run time.
+export RUSTFLAGS ?= -C target-cpu=x86-64-v2
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test check bench soak clean docs
+
+help:  ## this page
+	@echo "Penstock. Usage: make TARGET"
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	@echo "  Example: make bench NAME=libsvm ARGS='--quick'"
+
+.make/python: pyproject.toml constraints.txt
+	@mkdir -p .make
+	@command -v cargo >/dev/null || { echo "error: cargo is not installed; hint: install Rust 1.88 or later (rustup)"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or later is needed; hint: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+.make/extension: .make/python $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --quiet --extras local
+	@touch $@
+
+setup: .make/extension  ## make .venv whole: dependencies, Rust extension (release), penstock itself
+
+demo: setup  ## the main job on simulated click logs: raw logs -> samples -> features -> GBDT+LR -> report
+	$(BIN)/penstock demo
+
+test: setup  ## every test (real data where ../shared is present)
+	cargo test --release --quiet --workspace
+	$(BIN)/pytest -q -n 2 --dist worksteal
+
+check: setup  ## format, lint, types, layers, Rust lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cargo fmt --all --check
+	cargo clippy --release --quiet --workspace --all-targets -- -D warnings
+
+bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|features|dictionary|itemsets|size [ARGS=--quick]
+	@test -n "$(NAME)" || { echo "error: which one? hint: make bench NAME=libsvm"; exit 2; }
+	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
+
+soak: setup  ## the slow ones: 100 kills, 6 GB through a flow
+	$(BIN)/pytest -q -m soak
+
+docs: setup  ## write the generated pages and schemas anew
+	$(BIN)/python -m docs.generate
+
+clean:  ## remove what was built (not the runs)
+	rm -rf .venv .make target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
