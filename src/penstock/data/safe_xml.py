@@ -98,7 +98,8 @@ class _Reader:
             raise _explained(error) from None
         except (LookupError, ValueError) as error:
             raise XmlError(1, f"the file's encoding cannot be read: {error}", "save it as UTF-8") from None
-        assert self.root is not None, "expat refuses a document without a root"
+        if self.root is None:
+            raise XmlError(1, "the file has no element")
         return Document(self.root, self.pending)
 
     def refuse_doctype(self, *_: object) -> None:

@@ -1,0 +1,234 @@
+"""The resolved plan: everything the kernel needs, nothing of where it came from.
+
+A `Plan` is a document (the canonical JSON of which is fingerprinted) and the compiled dictionaries it names. It
+travels as a folder, `features.plan` and `dictionaries/`, inside every model bundle; it never holds source code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import pyarrow as pa
+
+from penstock import native
+from penstock.data.schema import Column, Schema
+from penstock.errors import DataError, did_you_mean
+from penstock.features import user_functions
+
+if TYPE_CHECKING:
+    import polars as pl
+
+VERSION = "plan/1"
+FILE = "features.plan"
+DICTIONARIES = "dictionaries"
+
+#: What mapped columns hold. Large lists, because that is what Polars passes without a copy.
+KEYS = pa.large_list(pa.uint64())
+WEIGHTS = pa.large_list(pa.float32())
+DENSE = pa.float32()
+
+Form = Literal["slots", "flat"]
+
+
+class PlanError(DataError):
+    """A plan that cannot be loaded or used as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A feature plan, compiled on first use. Immutable, and safe to use from several threads.
+
+    `document` is the resolved plan as JSON values; `dictionaries` maps each dictionary's name to its compiled file.
+    """
+
+    document: Mapping[str, Any]
+    dictionaries: Mapping[str, Path]
+
+    # --- what it is -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def json(self) -> str:
+        """The canonical JSON: keys sorted, no spaces, floats as short as they round-trip."""
+        return json.dumps(self.document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, in hex. Two plans with one fingerprint map every row to the same bits."""
+        return hashlib.sha256(self.json.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        return str(self.document["name"])
+
+    @property
+    def items(self) -> Sequence[Mapping[str, Any]]:
+        """Defines, slots and denses in file order."""
+        items: Sequence[Mapping[str, Any]] = self.document["items"]
+        return items
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The raw columns it reads, in the order of first use."""
+        found: dict[str, None] = {}
+        for item in self.items:
+            for source in (*item["from"], *([item["weight"]] if "weight" in item else [])):
+                if "column" in source:
+                    found[source["column"]] = None
+        return tuple(found)
+
+    @cached_property
+    def slots(self) -> Mapping[str, int]:
+        """Slot name -> slot id, in output order."""
+        return {item["name"]: item["id"] for item in self.items if item["as"] == "slot"}
+
+    @cached_property
+    def weighted(self) -> tuple[str, ...]:
+        """The slots that carry weights."""
+        return tuple(item["name"] for item in self.items if item["as"] == "slot" and "weight" in item)
+
+    @cached_property
+    def dense(self) -> tuple[str, ...]:
+        """Dense names, in output order."""
+        return tuple(item["name"] for item in self.items if item["as"] == "dense")
+
+    def schema(self, keep: Iterable[Column] = (), form: Form = "slots") -> Schema:
+        """The columns that `apply` gives: kept, slots (each with its weights), dense; with their roles."""
+        kept = [Column(c.name, c.type, "kept") for c in keep]
+        return Schema((*kept, *self._mapped(form)), plan=self.fingerprint)
+
+    def _mapped(self, form: Form) -> Iterable[Column]:
+        return mapped_columns(((name, name in self.weighted) for name in self.slots), self.dense, form)
+
+    # --- what it does ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def native(self) -> native.Plan:
+        """The compiled plan. Raises `PlanError` where a dictionary or a user function is not what the plan says."""
+        addresses = user_functions.addresses(self.document.get("functions", {}))
+        opened = {name: _open(name, path, self.document["dicts"][name]) for name, path in self.dictionaries.items()}
+        return native.Plan(self.json, opened, addresses)
+
+    @overload
+    def apply(
+        self, data: pa.RecordBatch, keep: Sequence[str] = (), form: Form = "slots", threads: int = 0
+    ) -> pa.RecordBatch: ...
+    @overload
+    def apply(
+        self, data: pl.DataFrame, keep: Sequence[str] = (), form: Form = "slots", threads: int = 0
+    ) -> pl.DataFrame: ...
+    def apply(self, data: Any, keep: Sequence[str] = (), form: Form = "slots", threads: int = 0) -> Any:
+        """Map rows; the result is of the kind that came. `threads=0` uses every core.
+
+        Raises `DataError` naming the row and the item where a row has no meaning under the plan.
+        """
+        if isinstance(data, pa.RecordBatch):
+            return self._apply(data, keep, form, threads, first_row=0)
+        import polars as pl
+
+        batch = _one_batch(data.select(dict.fromkeys((*keep, *self._present(data.columns)))))
+        return pl.from_arrow(self._apply(batch, keep, form, threads, first_row=0), rechunk=False)
+
+    def _present(self, columns: Iterable[str]) -> Iterable[str]:
+        known = set(columns)
+        return (name for name in self.columns if name in known)
+
+    def _apply(
+        self, batch: pa.RecordBatch, keep: Sequence[str], form: Form, threads: int, first_row: int
+    ) -> pa.RecordBatch:
+        self.require(batch.schema.names, keep)
+        try:
+            return self.native.apply(batch, list(keep), form, threads)
+        except native.RowError as error:
+            raise row_error(error, first_row) from None
+
+    def require(self, columns: Iterable[str], keep: Iterable[str] = ()) -> None:
+        """Raise `DataError` where a column the plan reads, or one to keep, is not there."""
+        known = list(columns)
+        missing = [name for name in dict.fromkeys((*self.columns, *keep)) if name not in known]
+        if missing:
+            hint = did_you_mean(missing[0], known, f"the columns are: {', '.join(known)}")
+            listed = ", ".join(f"'{name}'" for name in missing)
+            raise DataError(f"the feature plan '{self.name}' reads {listed}, not among the columns", hint, "FEAT028")
+
+    def apply_row(
+        self, row: Mapping[str, object]
+    ) -> list[tuple[str, list[int] | None, list[float] | None, float | None]]:
+        """Map one row: (name, keys, weights, dense) an output, in order. A column left out is null."""
+        try:
+            return self.native.apply_row(dict(row))
+        except native.RowError as error:
+            raise row_error(error, 0) from None
+
+    # --- how it travels -------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write the plan into `folder` (created if absent): the document last, so that a torn folder does not load."""
+        (folder / DICTIONARIES).mkdir(parents=True, exist_ok=True)
+        for name, source in self.dictionaries.items():
+            target = folder / DICTIONARIES / f"{name}.dict"
+            if not target.exists() or not target.samefile(source):
+                shutil.copyfile(source, target)
+        (folder / FILE).write_text(self.json + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> Plan:
+        """Read a plan that `save` wrote. Raises `PlanError`; user functions are looked up on first use."""
+        try:
+            document = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise PlanError(f"there is no feature plan in {folder}", f"{FILE} is missing", "FEAT026") from None
+        except (OSError, ValueError) as error:
+            raise PlanError(f"the feature plan in {folder} cannot be read: {error}", code="FEAT026") from None
+        if not isinstance(document, dict) or document.get("penstock") != VERSION:
+            said = document.get("penstock") if isinstance(document, dict) else None
+            hint = f"this Penstock reads {VERSION}, the file says {said!r}"
+            raise PlanError(f"the feature plan in {folder} is of another version", hint, "FEAT026")
+        dictionaries = {name: folder / DICTIONARIES / f"{name}.dict" for name in document.get("dicts", {})}
+        for name, path in dictionaries.items():
+            if not path.is_file():
+                raise PlanError(f"the feature plan in {folder} lacks its dictionary '{name}'", f"{path}", "FEAT026")
+        return Plan(document, dictionaries)
+
+
+def mapped_columns(slots: Iterable[tuple[str, bool]], dense: Iterable[str], form: Form = "slots") -> list[Column]:
+    """The output columns of (slot, is it weighted) and dense names, with types and roles."""
+    if form == "flat":
+        return [Column("keys", KEYS, "slot"), Column("weights", WEIGHTS, "slot"), Column("dense", WEIGHTS, "dense")]
+    columns = []
+    for name, weighted in slots:
+        columns.append(Column(name, KEYS, "slot"))
+        if weighted:
+            columns.append(Column(f"{name}__weight", WEIGHTS, "slot"))
+    return columns + [Column(name, DENSE, "dense") for name in dense]
+
+
+def row_error(error: native.RowError, first_row: int) -> DataError:
+    """The kernel's row error as a person reads it; rows count from 1."""
+    row, item, reason = error.args
+    return DataError(f"row {first_row + row + 1:,}: '{item}': {reason}", code="FEAT025")
+
+
+def _open(name: str, path: Path, expected: Mapping[str, Any]) -> native.Dictionary:
+    try:
+        opened = native.Dictionary.open(str(path))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"dictionary '{name}' cannot be opened: {error}", f"{path}", "FEAT026") from None
+    if opened.sha256 != expected["sha256"]:
+        raise PlanError(f"dictionary '{name}' is not the one the plan was made with", f"{path}", "FEAT026")
+    return opened
+
+
+def _one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
+    """A frame's columns as one record batch, without a copy where the frame is in one chunk."""
+    import polars as pl
+
+    table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
