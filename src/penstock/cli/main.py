@@ -5,43 +5,29 @@ from __future__ import annotations
 import json
 import os
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
 from penstock import __version__
+from penstock.cli.lazy import LazyGroup
 from penstock.errors import Interrupted, PenstockError, ProblemsFound
 
 #: name -> (module:attribute, one line of help). The module is imported when the command is called.
 COMMANDS = {
-    "demo": ("penstock.cli.demo:demo", "Run the main job on simulated click logs, from raw logs to an evaluated model."),
+    "demo": (
+        "penstock.cli.demo:demo",
+        "Run the main job on simulated click logs, from raw logs to an evaluated model.",
+    ),
     "flow": ("penstock.cli.flow:flow", "Check, run, convert and look at flow files."),
     "operators": ("penstock.cli.operators:operators", "List the installed operators and what each one takes."),
     "features": ("penstock.cli.features:features", "Check, apply and explain feature files."),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when called; help lines come from the table."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[name][0].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
-
-
 @click.command(
     cls=LazyGroup,
+    lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Example:  penstock flow init ctr && penstock flow run ctr/ctr.xml",
 )
