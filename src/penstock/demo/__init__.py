@@ -1,0 +1,9 @@
+"""The main job, told once: simulate (or take) logs, run the flow, compare with the best possible.
+
+In: a folder to work in, or a file in Criteo's format. Out: the flow's outputs and one line of figures.
+Read `story.py` first; `simulator.py` makes the logs; `ctr/` and `criteo/` are the flows (examples/ links here).
+"""
+
+from penstock.demo.story import Outcome, run_criteo, run_simulated
+
+__all__ = ["Outcome", "run_criteo", "run_simulated"]
