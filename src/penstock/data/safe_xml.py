@@ -32,7 +32,8 @@ class Element:
     """One element. Names in a namespace other than "" are held apart: `namespace` and `name`.
 
     `attrs` has the plain attributes in written order; `foreign` those of another namespace, by (namespace, name).
-    `comments` stand before the element, `last_comments` after its last child, each as written between `<!--` and `-->`.
+    `comments` stand before the element or behind it on the line where it ends, `last_comments` after its last child,
+    each as written between `<!--` and `-->`.
     """
 
     namespace: str
@@ -82,6 +83,7 @@ class _Reader:
         self.parser.buffer_text = True
         self.parser.StartDoctypeDeclHandler = self.refuse_doctype
         self.parser.EntityDeclHandler = self.refuse_entity
+        self.parser.ProcessingInstructionHandler = self.refuse_instruction
         self.parser.StartElementHandler = self.start
         self.parser.EndElementHandler = self.end
         self.parser.CharacterDataHandler = self.characters
@@ -90,6 +92,8 @@ class _Reader:
         self.open: list[Element] = []
         self.pending: list[str] = []
         self.count = 0
+        # The element that ended last, as long as only spaces came after it on its line: a comment there is its own.
+        self.ended: Element | None = None
 
     def run(self, data: bytes) -> Document:
         try:
@@ -110,6 +114,10 @@ class _Reader:
     def refuse_entity(self, *_: object) -> None:
         raise XmlError(self.parser.CurrentLineNumber, "the file declares an entity, which is refused")
 
+    def refuse_instruction(self, target: str, _: str) -> None:
+        message = f"the file has the processing instruction <?{target} ...?>, which is refused"
+        raise XmlError(self.parser.CurrentLineNumber, message, "delete it")
+
     def start(self, qualified: str, attributes: list[str]) -> None:
         line = self.parser.CurrentLineNumber
         namespace, name = _split(qualified)
@@ -128,6 +136,7 @@ class _Reader:
                 attrs[plain] = value
         element = Element(namespace, name, attrs, foreign, line, comments=self.pending)
         self.pending = []
+        self.ended = None
         if self.open:
             self.open[-1].children.append(element)
         else:
@@ -135,14 +144,20 @@ class _Reader:
         self.open.append(element)
 
     def end(self, _: str) -> None:
-        self.open.pop().last_comments = self.pending
+        self.ended = self.open.pop()
+        self.ended.last_comments = self.pending
         self.pending = []
 
     def characters(self, text: str) -> None:
         self.open[-1].text += text
+        if "\n" in text:
+            self.ended = None
 
     def comment(self, text: str) -> None:
-        self.pending.append(text)
+        if self.ended is not None and self.open:
+            self.ended.comments.append(text)
+        else:
+            self.pending.append(text)
 
 
 def _explained(error: expat.ExpatError) -> XmlError:

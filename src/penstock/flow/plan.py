@@ -82,7 +82,7 @@ class PlannedNode:
         return tuple(bound)
 
     def reads(self) -> tuple[str, ...]:
-        """The data files and URLs its own inputs read now, globs expanded; ask again once earlier nodes have written."""
+        """The data files and URLs its own inputs read now, globs expanded; ask again after earlier nodes wrote."""
         found: list[str] = []
         for step, operator in self.operators.items():
             if isinstance(operator, Input) and step not in self.from_nodes:
