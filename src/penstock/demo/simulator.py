@@ -26,11 +26,21 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 CATEGORIES = (
-    "news", "sports", "music", "film", "games", "food", "travel", "fashion", "tech", "health",
+    "news",
+    "sports",
+    "music",
+    "film",
+    "games",
+    "food",
+    "travel",
+    "fashion",
+    "tech",
+    "health",
 )
 DEVICES = ("android", "ios", "web", "tablet")
 NETWORKS = ("wifi", "5g", "4g")
 CITY_TIERS = 4
+TIME = "%Y-%m-%dT%H:%M:%S%.3f"
 #: The age groups whose taste differs: their upper ends, in years.
 AGE_BOUNDS = (22, 30, 40, 55)
 #: The parts of the day whose taste differs: their first hours.
@@ -178,7 +188,7 @@ def simulate(
     shown = pl.DataFrame(
         {
             "impression_id": [f"m{i:08d}" for i in range(n)],
-            "ts": pl.Series(times).dt.replace_time_zone(None).dt.strftime("%Y-%m-%dT%H:%M:%S%.3f"),
+            "ts": pl.Series(times).dt.replace_time_zone(None).dt.strftime(TIME),
             "user_id": world.users["user_id"].gather(user),
             "item_id": world.items["item_id"].gather(item),
             "position": position,
@@ -186,11 +196,10 @@ def simulate(
             "network": rng.choice(NETWORKS, n, p=[0.6, 0.25, 0.15]),
         }
     )
+    thought_s = pl.Series("thought_s", np.ceil(rng.exponential(8.0, int(clicked.sum()))))
     clicks = shown.filter(pl.Series(clicked)).select(
         "impression_id",
-        (pl.col("ts").str.to_datetime() + pl.duration(seconds=pl.Series(rng.exponential(8.0, int(clicked.sum()))).ceil()))
-        .dt.strftime("%Y-%m-%dT%H:%M:%S%.3f")
-        .alias("ts"),
+        (pl.col("ts").str.to_datetime() + pl.duration(seconds=pl.lit(thought_s))).dt.strftime(TIME).alias("ts"),
     )
     _write(folder, world, shown, clicks, rng)
     return Logs(folder, shown.select("impression_id").with_columns(p=pl.Series(p)), n, int(clicked.sum()))

@@ -7,5 +7,13 @@ from penstock.engines.base import Engine, Events, UnknownEngine, engine
 from penstock.engines.spec import NodeResult, NodeSpec, OutputResult, Preview, StepSpec
 
 __all__ = [
-    "Engine", "Events", "NodeResult", "NodeSpec", "OutputResult", "Preview", "StepSpec", "UnknownEngine", "engine",
+    "Engine",
+    "Events",
+    "NodeResult",
+    "NodeSpec",
+    "OutputResult",
+    "Preview",
+    "StepSpec",
+    "UnknownEngine",
+    "engine",
 ]

@@ -84,9 +84,12 @@ class NodeResult(BaseModel):
     status: Literal["done", "failed"]
     error: str = ""
     hint: str = ""
+    code: str = ""
+    problems: tuple[Mapping[str, Any], ...] = ()
     outputs: Mapping[str, OutputResult] = Field(default_factory=dict)
     rows: Mapping[str, int] = Field(default_factory=dict)  # step or step.port -> rows, where it was counted
     metrics: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # step -> name -> value
     sections: tuple[Mapping[str, Any], ...] = ()  # for the report
     preview: tuple[Mapping[str, Any], ...] | None = None
     seconds: float = 0.0
+    peak_bytes: int = 0  # anonymous memory, as its guard saw it

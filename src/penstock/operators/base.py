@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # --- kinds of attribute -------------------------------------------------------------------------------------
 
+
 def _split_names(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -63,6 +64,7 @@ Columns = Annotated[str, Form("columns")]
 
 
 # --- what check and run are given ---------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -149,6 +151,7 @@ class Result:
 
 
 # --- the base classes ---------------------------------------------------------------------------------------
+
 
 class Operator(BaseModel):
     """Fields are attributes; the docstring is its reference page: shape, dtype, nulls, units, errors, in that order."""
@@ -275,7 +278,26 @@ class Output(Operator):
 
 AnyOperator = Input | Process | Output
 __all__ = [
-    "AnyOperator", "CheckContext", "Checked", "Columns", "Expression", "Fault", "Form", "Input", "Location", "Model",
-    "ModelInfo", "ModelRef", "Names", "Operator", "Output", "Process", "Ref", "Reference", "Refs", "Result",
-    "RunContext", "Schema",
+    "AnyOperator",
+    "CheckContext",
+    "Checked",
+    "Columns",
+    "Expression",
+    "Fault",
+    "Form",
+    "Input",
+    "Location",
+    "Model",
+    "ModelInfo",
+    "ModelRef",
+    "Names",
+    "Operator",
+    "Output",
+    "Process",
+    "Ref",
+    "Reference",
+    "Refs",
+    "Result",
+    "RunContext",
+    "Schema",
 ]
