@@ -63,9 +63,10 @@ def _sink(writing: Writing, targets: dict[str, Target], run: NodeRun) -> pl.Lazy
 
 def _target(step: LocalStep, output: Output, run: NodeRun) -> Target:
     """Where it ends up: its path, else a place of its own in the run store."""
-    folder = output.folder() if output.path else not output.suffix
-    path = output.path or str(Path(run.spec.folder) / "outputs" / f"{step.name}{output.suffix}")
-    return Target(path, folder, output.mode, run=run.spec.run, node=run.spec.node, output=step.name)
+    if not output.path:
+        place = Path(run.spec.folder) / "outputs" / f"{step.name}{output.suffix}"
+        output = output.model_copy(update={"path": str(place)})
+    return Target(output.path, output.folder(), output.mode, run=run.spec.run, node=run.spec.node, output=step.name)
 
 
 def _placed(step: LocalStep, infos: Mapping[str, Info], target: Target | None, run: NodeRun) -> OutputResult:
