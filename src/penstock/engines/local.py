@@ -152,7 +152,9 @@ class _Node:
     def _checked(self, step: LocalStep) -> Checked:
         """The operator's own check with real infos. Raises `ProblemsFound` on a fault; warnings go to the log."""
         spec = self.run.spec
-        context = CheckContext(flow_dir=Path(spec.flow_dir), step=step.name, values=spec.values)
+        context = CheckContext(
+            flow_dir=Path(spec.flow_dir), step=step.name, values=spec.values, written=spec.node_outputs
+        )
         with user_code(step.name, step.spec.cls) if step.spec.cls else explained(f"step '{step.name}'"):
             if isinstance(step.operator, Input):
                 checked = step.operator.check(context)

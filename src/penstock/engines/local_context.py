@@ -74,6 +74,7 @@ class LocalContext:
     flow_dir: Path
     threads: int
     scratch: Path
+    plans: Path
     values: Mapping[str, str]
     node_outputs: Mapping[str, str]
     lineage: Mapping[str, Any]
@@ -83,8 +84,11 @@ class LocalContext:
         spec = run.spec
         scratch = Path(spec.folder) / "scratch" / step
         scratch.mkdir(parents=True, exist_ok=True)
+        plans = Path(spec.plans or Path(spec.folder) / "plans")
         flow_dir = Path(spec.flow_dir)
-        return cls(run, step, infos, flow_dir, run.threads, scratch, spec.values, spec.node_outputs, spec.lineage)
+        return cls(
+            run, step, infos, flow_dir, run.threads, scratch, plans, spec.values, spec.node_outputs, spec.lineage
+        )
 
     def info(self, reference: str) -> Info:
         if reference not in self.infos:

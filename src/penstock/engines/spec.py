@@ -51,6 +51,8 @@ class NodeSpec(BaseModel):
     flow_dir: str = "."
     #: This node's folder in the run store: scratch, spools, staging, result.json live below it.
     folder: str
+    #: Where the run store keeps feature plans by fingerprint, for every node and run; "" = below `folder`.
+    plans: str = ""
     conf: Mapping[str, str] = Field(default_factory=dict)
     args: tuple[str, ...] = ()
     steps: tuple[StepSpec, ...] = ()

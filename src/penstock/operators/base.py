@@ -96,6 +96,7 @@ class CheckContext:
 
     `promised`: paths an earlier node writes, so they are not "missing". `node_outputs`: "node.output" -> what it
     will hold. `values`: the flow's interpolation values, for files with `${...}` of their own (features).
+    `written`: "node.output" -> its path, of the outputs that are there already (in a running worker: all it names).
     """
 
     flow_dir: Path = field(default_factory=Path.cwd)
@@ -103,6 +104,7 @@ class CheckContext:
     promised: frozenset[str] = frozenset()
     node_outputs: Mapping[str, Info] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunContext(Protocol):
@@ -112,6 +114,7 @@ class RunContext(Protocol):
     step: str
     threads: int
     scratch: Path  # a folder of this step's own in the run store
+    plans: Path  # where the run store keeps feature plans by fingerprint, for every node and run (may not exist yet)
     values: Mapping[str, str]
     node_outputs: Mapping[str, str]  # "node.output" -> its path or URL
     lineage: Mapping[str, Any]  # run, flow, node, inputs and code fingerprints: what a bundle's manifest records
