@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
@@ -29,9 +29,9 @@ VERSION = "plan/1"
 FILE = "features.plan"
 DICTIONARIES = "dictionaries"
 
-#: What mapped columns hold. Large lists, because that is what Polars passes without a copy.
-KEYS = pa.large_list(pa.uint64())
-WEIGHTS = pa.large_list(pa.float32())
+#: What mapped columns hold (in the plain form that checks compare).
+KEYS = pa.list_(pa.uint64())
+WEIGHTS = pa.list_(pa.float32())
 DENSE = pa.float32()
 
 Form = Literal["slots", "flat"]
@@ -90,8 +90,13 @@ class Plan:
 
     @cached_property
     def weighted(self) -> tuple[str, ...]:
-        """The slots that carry weights."""
-        return tuple(item["name"] for item in self.items if item["as"] == "slot" and "weight" in item)
+        """The slots that carry weights: their own, or those of the weighted slots that they cross."""
+        found: set[int] = set()
+        for index, item in enumerate(self.items):
+            crosses = item["fn"] == "descartes" and any(source.get("item") in found for source in item["from"])
+            if item["as"] == "slot" and ("weight" in item or crosses):
+                found.add(index)
+        return tuple(item["name"] for index, item in enumerate(self.items) if index in found)
 
     @cached_property
     def dense(self) -> tuple[str, ...]:
@@ -109,42 +114,42 @@ class Plan:
     # --- what it does ---------------------------------------------------------------------------------------
 
     @cached_property
-    def native(self) -> native.Plan:
+    def kernel(self) -> native.Plan:
         """The compiled plan. Raises `PlanError` where a dictionary or a user function is not what the plan says."""
         addresses = user_functions.addresses(self.document.get("functions", {}))
         opened = {name: _open(name, path, self.document["dicts"][name]) for name, path in self.dictionaries.items()}
         return native.Plan(self.json, opened, addresses)
 
-    @overload
-    def apply(
-        self, data: pa.RecordBatch, keep: Sequence[str] = (), form: Form = "slots", threads: int = 0
-    ) -> pa.RecordBatch: ...
-    @overload
-    def apply(
-        self, data: pl.DataFrame, keep: Sequence[str] = (), form: Form = "slots", threads: int = 0
-    ) -> pl.DataFrame: ...
     def apply(self, data: Any, keep: Sequence[str] = (), form: Form = "slots", threads: int = 0) -> Any:
-        """Map rows; the result is of the kind that came. `threads=0` uses every core.
+        """Map a `pa.RecordBatch` or a `pl.DataFrame`; the result is of the kind that came. `threads=0`: every core.
 
         Raises `DataError` naming the row and the item where a row has no meaning under the plan.
         """
         if isinstance(data, pa.RecordBatch):
             return self._apply(data, keep, form, threads, first_row=0)
+        self.require(data.columns, keep)
+        features = self.map_frame(data, form, threads)
+        return data.select(keep).hstack(features.get_columns()) if keep else features
+
+    def map_frame(
+        self, frame: pl.DataFrame, form: Form = "slots", threads: int = 0, first_row: int = 0
+    ) -> pl.DataFrame:
+        """The features of `frame`, without its own columns. `first_row` is the number of its first row in errors."""
         import polars as pl
 
-        batch = _one_batch(data.select(dict.fromkeys((*keep, *self._present(data.columns)))))
-        return pl.from_arrow(self._apply(batch, keep, form, threads, first_row=0), rechunk=False)
-
-    def _present(self, columns: Iterable[str]) -> Iterable[str]:
-        known = set(columns)
-        return (name for name in self.columns if name in known)
+        table = frame.select(self.columns).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+        batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+        if not self.columns:  # constants alone: the rows still count
+            batches = [pa.RecordBatch.from_arrays([pa.nulls(frame.height)], names=[""])]
+        mapped = [self._apply(batch, (), form, threads, first_row) for batch in batches]
+        return cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches(mapped), rechunk=False))
 
     def _apply(
         self, batch: pa.RecordBatch, keep: Sequence[str], form: Form, threads: int, first_row: int
     ) -> pa.RecordBatch:
         self.require(batch.schema.names, keep)
         try:
-            return self.native.apply(batch, list(keep), form, threads)
+            return self.kernel.apply(batch, list(keep), form, threads)
         except native.RowError as error:
             raise row_error(error, first_row) from None
 
@@ -162,7 +167,7 @@ class Plan:
     ) -> list[tuple[str, list[int] | None, list[float] | None, float | None]]:
         """Map one row: (name, keys, weights, dense) an output, in order. A column left out is null."""
         try:
-            return self.native.apply_row(dict(row))
+            return self.kernel.apply_row(dict(row))
         except native.RowError as error:
             raise row_error(error, 0) from None
 
@@ -212,7 +217,7 @@ def mapped_columns(slots: Iterable[tuple[str, bool]], dense: Iterable[str], form
 def row_error(error: native.RowError, first_row: int) -> DataError:
     """The kernel's row error as a person reads it; rows count from 1."""
     row, item, reason = error.args
-    return DataError(f"row {first_row + row + 1:,}: '{item}': {reason}", code="FEAT025")
+    return DataError(f"row {first_row + row + 1:,}: '{item}' {reason}", code="FEAT025")
 
 
 def _open(name: str, path: Path, expected: Mapping[str, Any]) -> native.Dictionary:
@@ -223,12 +228,3 @@ def _open(name: str, path: Path, expected: Mapping[str, Any]) -> native.Dictiona
     if opened.sha256 != expected["sha256"]:
         raise PlanError(f"dictionary '{name}' is not the one the plan was made with", f"{path}", "FEAT026")
     return opened
-
-
-def _one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
-    """A frame's columns as one record batch, without a copy where the frame is in one chunk."""
-    import polars as pl
-
-    table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)

@@ -1,6 +1,6 @@
 """The user's own functions, compiled to machine code and called by the kernel through an address.
 
-`fn="package.module:function"` names a function of one f64 (NaN stands for null) or of one u64 key. The plan keeps the
+`fn="package.module:function"` names a function of one to four f64 (NaN stands for null) or u64 keys. The plan keeps the
 name and the SHA-256 of the source, never the source: loading it where the import differs fails and says which.
 """
 
@@ -19,6 +19,8 @@ from penstock.errors import DataError
 
 Takes = Literal["f64", "u64"]
 
+MAX_ARGUMENTS = 4
+
 
 class UserFunctionError(DataError):
     """A user function that cannot be imported, or is not the one a plan was made with."""
@@ -26,10 +28,11 @@ class UserFunctionError(DataError):
 
 @dataclass(frozen=True)
 class UserFunction:
-    """An imported function. `takes` is what it maps to itself; `sha256` that of its source."""
+    """An imported function of `arity` arguments. `takes` is what it maps to itself; `sha256` that of its source."""
 
     path: str
     takes: Takes
+    arity: int
     sha256: str
     call: Callable[..., Any]
 
@@ -37,7 +40,7 @@ class UserFunction:
 def find(path: str, takes: str = "") -> UserFunction:
     """Import `package.module:function`; the import runs the user's code.
 
-    `takes` says f64 or u64; without it the annotation of the function's parameter does (`int` is u64), else f64.
+    `takes` says f64 or u64; without it the annotations of its parameters do (`int` is u64), else it is f64.
     """
     module, _, name = path.partition(":")
     try:
@@ -51,16 +54,16 @@ def find(path: str, takes: str = "") -> UserFunction:
     if not inspect.isfunction(call):
         raise UserFunctionError(f"'{path}' is not a plain Python function", code="FEAT024")
     parameters = list(inspect.signature(call).parameters.values())
-    if len(parameters) != 1:
-        said = f"'{path}' takes {len(parameters)} arguments; a feature function takes one number and gives one"
+    if not 1 <= len(parameters) <= MAX_ARGUMENTS:
+        said = f"'{path}' takes {len(parameters)} arguments; a feature function takes 1 to {MAX_ARGUMENTS} numbers"
         raise UserFunctionError(said, code="FEAT024")
     try:
         source = textwrap.dedent(inspect.getsource(call))
     except OSError as error:
         raise UserFunctionError(f"the source of '{path}' cannot be read: {error}", code="FEAT024") from None
-    annotated: Takes = "u64" if parameters[0].annotation in (int, "int") else "f64"
+    annotated: Takes = "u64" if all(p.annotation in (int, "int") for p in parameters) else "f64"
     chosen: Takes = annotated if not takes else ("u64" if takes == "u64" else "f64")
-    return UserFunction(path, chosen, hashlib.sha256(source.encode()).hexdigest(), call)
+    return UserFunction(path, chosen, len(parameters), hashlib.sha256(source.encode()).hexdigest(), call)
 
 
 def addresses(functions: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
@@ -74,12 +77,12 @@ def addresses(functions: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
                 "install the version that the model was trained with, or train again",
                 "FEAT024",
             )
-        found[path] = compiled(path, function.takes, function.sha256)
+        found[path] = compiled(path, function.takes, function.arity, function.sha256)
     return found
 
 
 @cache
-def compiled(path: str, takes: Takes, sha256: str) -> int:
+def compiled(path: str, takes: Takes, arity: int, sha256: str) -> int:
     """The address of the function as C code. Kept for the life of the process: the kernel calls it without Python."""
     try:
         import numba
@@ -87,14 +90,16 @@ def compiled(path: str, takes: Takes, sha256: str) -> int:
         raise UserFunctionError(
             f"'{path}' needs numba, which is not installed", "pip install 'penstock[local]'", "FEAT024"
         ) from None
-    signature = "float64(float64)" if takes == "f64" else "uint64(uint64)"
+    type_ = "float64" if takes == "f64" else "uint64"
+    signature = f"{type_}({', '.join([type_] * arity)})"
     try:
         function = numba.cfunc(signature)(find(path, takes).call)
     except Exception as error:  # numba's many error classes share no base but Exception
         first = str(error).strip().splitlines()[0]
         raise UserFunctionError(f"'{path}' cannot be compiled as {signature}: {first}", code="FEAT024") from None
     _kept.append(function)
-    return int(function.address)
+    address: int = function.address
+    return address
 
 
 _kept: list[Any] = []  # numba frees the machine code of a cfunc that nobody holds

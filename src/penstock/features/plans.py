@@ -1,0 +1,56 @@
+"""Where plans are found again: in the run store by fingerprint, in model bundles, in plan folders.
+
+A mapped Parquet file carries only the fingerprint of its plan; a node that trains on it finds the plan here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from penstock.errors import RequestError
+from penstock.features.plan import FILE, Plan, PlanError
+from penstock.operators.base import RunContext
+
+
+def keep(plan: Plan, context: RunContext) -> Plan:
+    """Store a plan in the run store under its fingerprint; the plan comes back as it now lies there."""
+    target = context.plans / plan.fingerprint
+    if not (target / FILE).is_file():
+        context.plans.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(dir=context.plans, prefix=".staged-"))
+        plan.save(staged)
+        try:
+            os.rename(staged, target)  # noqa: PTH104 - a folder into its place, whole or not at all
+        except OSError:
+            shutil.rmtree(staged, ignore_errors=True)  # another node kept the same plan first
+    return Plan.load(target)
+
+
+def find_plan(fingerprint: str, context: RunContext) -> Plan:
+    """The plan that mapped a frame whose schema carries `fingerprint`. Raises `PlanError` where it is not kept here."""
+    folder = context.plans / fingerprint
+    if not (folder / FILE).is_file():
+        raise PlanError(
+            f"the feature plan {fingerprint[:12]} that mapped these columns is not in the run store",
+            "run the node with the features step again (--force), or give plan= a bundle",
+            "FEAT026",
+        )
+    return Plan.load(folder)
+
+
+def load(location: str) -> Plan:
+    """The plan of a model bundle or a plan folder. Raises `PlanError`; `models:/` names need the registry."""
+    if location.startswith("models:/"):
+        raise RequestError(
+            f"'{location}' needs the model registry, which is coming", "give the path of a bundle", "FEAT026"
+        )
+    folder = Path(location.removeprefix("file://"))
+    for place in (folder, folder / "plan", folder / "features"):
+        if (place / FILE).is_file():
+            return Plan.load(place)
+    if not folder.is_dir():
+        raise PlanError(f"there is no bundle or plan folder at {location}", code="FEAT026")
+    raise PlanError(f"the bundle {location} has no feature plan", "its model was trained on raw columns", "FEAT026")
