@@ -9,3 +9,30 @@ In: files. Out: `read(path) -> Flow`; `resolve(flow, ...) -> values`; `check(flo
     checked.raise_errors()                                    # ProblemsFound, warnings included
     todo = plan(checked)
 """
+
+from penstock.flow.check import CheckedFlow, check, check_file
+from penstock.flow.model import Flow, Node, Param, Step
+from penstock.flow.plan import Plan, PlannedNode, PlannedOutput, plan
+from penstock.flow.reader import load, read, write
+from penstock.flow.values import ValueFault, interpolate, resolve, run_date
+
+__all__ = [
+    "CheckedFlow",
+    "Flow",
+    "Node",
+    "Param",
+    "Plan",
+    "PlannedNode",
+    "PlannedOutput",
+    "Step",
+    "ValueFault",
+    "check",
+    "check_file",
+    "interpolate",
+    "load",
+    "plan",
+    "read",
+    "resolve",
+    "run_date",
+    "write",
+]

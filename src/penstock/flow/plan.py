@@ -11,13 +11,20 @@ environment (PENSTOCK_SECRET_NAME); `penstock.operators.secrets.mask` cleans wha
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from penstock.engines.spec import StepSpec
-from penstock.operators.base import AnyOperator, CheckContext, Input
+from penstock.flow.check import CheckedFlow
+from penstock.flow.checks.findings import NodeState
+from penstock.flow.checks.schemas import step_specs
+from penstock.flow.values import flow_dir
+from penstock.operators.base import AnyOperator, CheckContext, Input, Output
 
 
 @dataclass(frozen=True)
@@ -113,3 +120,75 @@ class Plan:
 
     def node(self, name: str) -> PlannedNode:
         return next(n for n in self.nodes if n.name == name)
+
+
+def plan(checked: CheckedFlow) -> Plan:
+    """Turn a checked flow into nodes to run. Raises `ProblemsFound` if it has errors."""
+    checked.raise_errors()
+    flow = checked.flow
+    return Plan(
+        name=flow.name,
+        nodes=tuple(_planned(node) for node in checked.nodes),
+        values=checked.values,
+        params={p.name: checked.values[p.name] for p in flow.params},
+        flow_file=str(Path(flow.file).absolute()) if flow.file else "",
+        flow_dir=str(flow_dir(flow)),
+    )
+
+
+def _planned(state: NodeState) -> PlannedNode:
+    operators = {name: step.operator for name, step in state.steps.items() if step.operator is not None}
+    own = {name: step for name, step in state.steps.items() if step.step.cls}
+    return PlannedNode(
+        name=state.name,
+        engine=state.engine_name,
+        needs=tuple(state.needs),
+        steps=step_specs(state),
+        conf=state.conf,
+        env=state.env,
+        args=state.args,
+        retries=state.retries,
+        timeout_s=state.timeout_s,
+        memory_bytes=state.memory_bytes,
+        cpus=state.cpus,
+        priority=state.priority,
+        outputs={name: _output(name, op) for name, op in operators.items() if isinstance(op, Output)},
+        from_nodes={name: step.source for name, step in state.steps.items() if step.source},
+        node_outputs=state.node_outputs,
+        fresh=bool(state.env or own),
+        code={name: code for name in operators if (code := _code(operators[name], name in own))},
+        operators=operators,
+        context=state.context,
+        line=state.node.line,
+    )
+
+
+def _output(name: str, operator: Output) -> PlannedOutput:
+    suffix = type(operator).suffix
+    # Where the operator is asked about a path of its own choosing, it tells whether that is a file or a folder.
+    placed = operator if operator.path or not suffix else operator.model_copy(update={"path": f"{name}{suffix}"})
+    folder = suffix is not None and placed.folder()
+    return PlannedOutput(
+        name=name,
+        type=type(operator).type,
+        path=operator.path or None,
+        file=name if folder or not suffix else f"{name}{suffix}",
+        folder=folder,
+        mode=operator.mode,
+        kind="none" if suffix is None else "model" if type(operator).type == "model" else "frame",
+    )
+
+
+def _code(operator: AnyOperator, own: bool) -> str:
+    """What the cache must know of a step's code beyond the package's version: the user's class, and what it names."""
+    said = operator.code()
+    return f"{_source(type(operator))}:{said}" if own else said
+
+
+@cache
+def _source(cls: type[object]) -> str:
+    """The hash of the file a class was loaded from, "" where there is none (typed into an interpreter)."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return ""

@@ -1,0 +1,84 @@
+"""Where outputs go: no two on one path, none inside another, none read before it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.flow.checks.findings import NodeState, Scene, StepState
+from penstock.flow.graph import ancestors
+from penstock.operators.base import Output
+
+
+def written(state: NodeState) -> Iterator[tuple[StepState, Output]]:
+    """The node's outputs that name a path."""
+    for step in state.steps.values():
+        if isinstance(step.operator, Output) and step.operator.path:
+            yield step, step.operator
+
+
+def check_targets(scene: Scene) -> None:
+    """Each path is written once; a folder that one output replaces holds no other's file."""
+    owners: dict[str, tuple[NodeState, StepState, Output]] = {}
+    for node in scene.nodes.values():
+        for step, operator in written(node):
+            path = operator.path.rstrip("/")
+            other = owners.get(path)
+            if other is None:
+                owners[path] = (node, step, operator)
+            elif not (operator.mode == other[2].mode == "append"):
+                message = f"{_full(node, step)} writes {path}, which {_full(other[0], other[1])} writes too"
+                scene.findings.add(step.step.line, "FLOW052", message, "give one of them another path")
+    for path, (node, step, _) in owners.items():
+        parent = path
+        while "/" in parent.rstrip("/"):
+            parent = parent.rpartition("/")[0]
+            if parent in owners:
+                outer_node, outer, _ = owners[parent]
+                message = f"{_full(node, step)} writes {path}, inside the folder of {_full(outer_node, outer)}"
+                hint = f"{parent} is replaced as a whole: put them side by side"
+                scene.findings.add(step.step.line, "FLOW053", message, hint)
+                break
+
+
+def _full(node: NodeState, step: StepState) -> str:
+    return f"output '{node.name}.{step.step.name}'"
+
+
+def promise(scene: Scene) -> dict[str, frozenset[str]]:
+    """Node -> the paths that exist by the time it runs; tells of reads that nothing puts after the write."""
+    needs = ancestors({name: [n for n in state.needs if n in scene.nodes] for name, state in scene.nodes.items()})
+    paths = {name: [op.path.rstrip("/") for _, op in written(state)] for name, state in scene.nodes.items()}
+    writers = {path: name for name, found in paths.items() for path in found}
+    promised: dict[str, frozenset[str]] = {}
+    for name, state in scene.nodes.items():
+        known = {path for need in needs[name] for path in paths[need]}
+        if writers:
+            for step in state.steps.values():
+                if step.step.kind != "input" or step.source or not step.attrs.get("path"):
+                    continue
+                for path in step.attrs["path"].split(","):
+                    writer = _writer(path.rstrip("/"), writers)
+                    if writer is None or writer == name or writer in needs[name] or name in needs[writer]:
+                        continue
+                    output = next(s.step.name for s, op in written(scene.nodes[writer]) if _covers(op.path, path))
+                    message = f"{step} reads {path}, which node '{writer}' writes, but nothing says that it runs first"
+                    hint = f'write from="{writer}.{output}" in place of type and path, or after="{writer}" on the node'
+                    scene.findings.add(step.step.line, "FLOW054", message, hint)
+                    known.add(path.rstrip("/"))
+        promised[name] = frozenset(known)
+    return promised
+
+
+def _writer(path: str, writers: dict[str, str]) -> str | None:
+    """The node that writes this path or a folder around it."""
+    while path:
+        if path in writers:
+            return writers[path]
+        if "/" not in path:
+            return None
+        path = path.rpartition("/")[0]
+    return None
+
+
+def _covers(output: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{output.rstrip('/')}/")
