@@ -23,6 +23,10 @@ from penstock.features.user_functions import UserFunction, UserFunctionError
 from penstock.operators.base import Fault
 
 
+#: A misspelt name leaves what it meant without a use: one fault is one problem.
+_BREAKS_USE = frozenset({"FEAT003", "FEAT005", "FEAT009", "FEAT010", "FEAT015", "FEAT021"})
+
+
 @dataclass(frozen=True)
 class CheckedItem:
     """An item whose attributes have become values. `params` may hold a `Fit` where a value is to be learnt."""
@@ -75,7 +79,8 @@ def check(file: FeatureFile, schema: Schema, places: dictionaries.Places | None 
         faults += wrong
         items.append(checked)
         scope.declare(Named(item, checked.gives, checked.weighted))
-    faults += names.dead(file, scope.used, _dictionaries_used(items))
+    if not any(fault.code in _BREAKS_USE for fault in faults):
+        faults += names.dead(file, scope.used, _dictionaries_used(items))
     ordered = sorted(faults, key=lambda fault: (fault.file != file.shown, fault.line))
     return CheckedFile(file, tuple(items), found.places, tuple(ordered))
 

@@ -52,10 +52,6 @@ class Function:
         return next((q for q in self.parameters if q.name == name), None)
 
 
-def _number(inputs: Sequence[ValueType]) -> ValueType:
-    return ValueType("float", inputs[0].listed if inputs else False)
-
-
 def _one_number(_: Sequence[ValueType]) -> ValueType:
     return ValueType("float", False)
 
@@ -97,7 +93,7 @@ _ALL: tuple[Function, ...] = (
     Function(
         "hash", ("slot", "define"), (1, 1), HASHABLE, "each", _index,
         "A key for every value, without a dictionary: the low 52 bits of XXH3-64 over the value's canonical bytes.",
-        '<slot name="user" id="1" fn="hash" from="user_id"/>',
+        '<slot name="user" id="1" fn="hash" from="user_id"/>', slots=True,
     ),
     Function(
         "identity", ("slot", "dense", "define"), (1, 1), INTEGRAL, "each", _same,
@@ -147,27 +143,28 @@ _ALL: tuple[Function, ...] = (
     Function(
         "hit", ("slot", "define"), (2, 2), HASHABLE, "whole", _same_listed,
         "The elements of the first list that are also in the second, in order.",
-        '<slot name="liked" id="8" fn="hit" from="item_tags user_tags"/>',
+        '<slot name="liked" id="8" fn="hit" from="item_tags user_tags"/>', slots=True,
     ),
     Function(
         "sequence", ("slot", "define"), (1, 1), HASHABLE, "whole", _same_listed,
         "The last `length` elements of a list, in order.",
         '<slot name="clicked" id="9" fn="sequence" from="clicked_items" length="50"/>',
         (Parameter("length", p.whole(1, 1_000_000), "a whole number", "how many elements are kept", required=True),),
+        slots=True,
     ),
     Function(
         "multi_hot", ("slot", "define"), (1, 1), HASHABLE, "whole", _same_listed,
         "The distinct elements of a list, in order of first appearance.",
-        '<slot name="tagset" id="10" fn="multi_hot" from="tags"/>',
+        '<slot name="tagset" id="10" fn="multi_hot" from="tags"/>', slots=True,
     ),
     Function(
-        "split", ("define",), (1, 1), TEXTUAL, "never", _texts,
+        "split", ("define",), (1, 1), TEXTUAL, "whole", _texts,
         "The pieces of a text between separators. The empty text is one empty piece.",
         '<define name="tags" fn="split" from="tags_raw" sep="|"/>',
         (Parameter("sep", p.separator, "text; \\t is a tab", "what stands between the pieces", required=True),),
     ),
     *(
-        Function(name, ("dense", "define"), (1, 1), NUMERIC, "each", _number, says,
+        Function(name, ("dense", "define"), (1, 1), NUMERIC, "never", _one_number, says,
                  f'<dense name="price_{name}" fn="{name}" from="price"/>')
         for name, says in (
             ("log", "The natural logarithm."),
@@ -178,7 +175,7 @@ _ALL: tuple[Function, ...] = (
         )
     ),
     Function(
-        "clip", ("dense", "define"), (1, 1), NUMERIC, "each", _number,
+        "clip", ("dense", "define"), (1, 1), NUMERIC, "never", _one_number,
         "The value, no less than `min` and no more than `max`.",
         '<dense name="price_c" fn="clip" from="price" min="0" max="500"/>',
         (
@@ -187,7 +184,7 @@ _ALL: tuple[Function, ...] = (
         ),
     ),
     Function(
-        "normalize", ("dense", "define"), (1, 1), NUMERIC, "each", _number,
+        "normalize", ("dense", "define"), (1, 1), NUMERIC, "never", _one_number,
         "(x - mean) / std for zscore, (x - min) / (max - min) for minmax; the numbers are given, or learnt by fit.",
         '<dense name="age_z" fn="normalize" from="age" mean="38" std="12"/>',
         (
@@ -208,7 +205,7 @@ _ALL: tuple[Function, ...] = (
     Function(
         "overlap", ("dense", "define"), (2, 2), HASHABLE, "whole", _one_number,
         "The number of distinct values that are in both lists.",
-        '<dense name="shared" fn="overlap" from="item_tags user_tags"/>',
+        '<dense name="shared" fn="overlap" from="item_tags user_tags"/>', slots=True,
     ),
 )  # fmt: skip
 
@@ -238,8 +235,9 @@ def user_function(path: str, takes: str, arity: int) -> Function:
     """The table's row for `package.module:function`."""
     keys = takes == "u64"
     return Function(
-        path, ("slot", "dense", "define"), (arity, arity), INTEGRAL if keys else NUMERIC, "each",
-        _index if keys else _number, "The user's own function.", "", (_TAKES,), slots=keys,
+        path, ("slot", "dense", "define"), (arity, arity), HASHABLE if keys else NUMERIC,
+        "each" if keys and arity == 1 else "never", _index if keys else _one_number,
+        "The user's own function.", "", (_TAKES,), slots=keys,
     )  # fmt: skip
 
 

@@ -167,7 +167,14 @@ class Plan:
     ) -> list[tuple[str, list[int] | None, list[float] | None, float | None]]:
         """Map one row: (name, keys, weights, dense) an output, in order. A column left out is null."""
         try:
-            return self.kernel.apply_row(dict(row))
+            return list(self.kernel.apply_row(dict(row)))
+        except native.RowError as error:
+            raise row_error(error, 0) from None
+
+    def explain_row(self, row: Mapping[str, object]) -> list[tuple[str, int, str, float]]:
+        """(slot, key, what the key stands for, weight) of one row, in output order."""
+        try:
+            return list(self.kernel.explain_row(dict(row)))
         except native.RowError as error:
             raise row_error(error, 0) from None
 
