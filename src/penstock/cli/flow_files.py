@@ -28,6 +28,15 @@ def settings_of(pairs: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def _write(path: Path, text: str) -> None:
+    from penstock.data.atomic import write_text
+
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise PenstockError(f"cannot write {path}: {error.strerror or error}") from None
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @_SET
@@ -69,7 +78,6 @@ def fmt(file: str, only_check: bool, to_stdout: bool) -> int:
     Attributes in one order, two spaces a level, comments and text kept. Writes XML or JSON, whichever FILE is.
     """
     from penstock.flow import read, write
-    from penstock.flow.files import replace_text
 
     path = Path(file)
     form = {".json": "json", ".py": "python"}.get(path.suffix.lower(), "xml")
@@ -82,7 +90,7 @@ def fmt(file: str, only_check: bool, to_stdout: bool) -> int:
         print(f"{file} is not in canonical form: run `penstock flow fmt {file}`", file=sys.stderr)
         return 1
     else:
-        replace_text(path, formatted)
+        _write(path, formatted)
         print(f"{file} formatted", file=sys.stderr)
     return 0
 
@@ -97,13 +105,12 @@ def convert(file: str, form: str, output: str | None) -> None:
     FILE is any of the three (by its suffix). A Python script is executed, in a process of its own.
     """
     from penstock.flow import read, write
-    from penstock.flow.files import replace_text
 
     text = write(read(file), form)
     if output is None:
         sys.stdout.write(text)
     else:
-        replace_text(Path(output), text)
+        _write(Path(output), text)
 
 
 @click.command()
@@ -130,12 +137,12 @@ def show(
 ) -> None:
     """Draw a flow as text, or as an SVG picture."""
     from penstock.flow import check, plan, read, resolve
-    from penstock.flow.drawing import draw, tell, tell_plan
-    from penstock.flow.files import replace_text
+    from penstock.flow.drawing import draw
+    from penstock.flow.telling import tell, tell_plan
 
     flow = read(file)
     if svg:
-        replace_text(Path(svg), draw(flow))
+        _write(Path(svg), draw(flow))
     if with_plan:
         values = resolve(flow, settings_of(settings), params_file, date)
         sys.stdout.write(tell_plan(plan(check(flow, values))))

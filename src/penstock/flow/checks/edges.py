@@ -75,9 +75,7 @@ def find_output(scene: Scene, state: StepState, reference: str, who: str) -> Ste
 def check_node_cycles(scene: Scene) -> None:
     """Nodes that wait for each other, in order; `scene.order` has every node after what it needs."""
     graph = {name: [n for n in state.needs if n in scene.nodes] for name, state in scene.nodes.items()}
-    members: set[str] = set()
     for cycle in cycles(graph):
-        members |= set(cycle)
         # `needs` points backwards; a person reads the way the data goes.
         shown = " -> ".join([cycle[0], *reversed(cycle)])
         line = scene.nodes[cycle[0]].node.line
@@ -85,7 +83,6 @@ def check_node_cycles(scene: Scene) -> None:
         if len(cycle) == 1:
             message = f"node '{cycle[0]}' waits for itself"
         scene.findings.add(line, "FLOW044", message, "drop one of these from= or after= edges")
-    scene.cyclic = frozenset(members)
     scene.order = tuple(order(graph))
 
 

@@ -95,4 +95,3 @@ class Scene:
     nodes: dict[str, NodeState] = field(default_factory=dict)
     all_nodes: list[NodeState] = field(default_factory=list)
     order: tuple[str, ...] = ()
-    cyclic: frozenset[str] = frozenset()

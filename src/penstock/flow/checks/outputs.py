@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from penstock.flow.checks.findings import NodeState, Scene, StepState
 from penstock.flow.graph import ancestors
+from penstock.flow.values import flow_dir
 from penstock.operators.base import Output
 
 
@@ -26,7 +27,9 @@ def check_targets(scene: Scene) -> None:
             if other is None:
                 owners[path] = (node, step, operator)
             elif not (operator.mode == other[2].mode == "append"):
-                message = f"{_full(node, step)} writes {path}, which {_full(other[0], other[1])} writes too"
+                message = (
+                    f"{_full(node, step)} writes {shown(path, scene)}, which {_full(other[0], other[1])} writes too"
+                )
                 scene.findings.add(step.step.line, "FLOW052", message, "give one of them another path")
     for path, (node, step, _) in owners.items():
         parent = path
@@ -34,14 +37,22 @@ def check_targets(scene: Scene) -> None:
             parent = parent.rpartition("/")[0]
             if parent in owners:
                 outer_node, outer, _ = owners[parent]
-                message = f"{_full(node, step)} writes {path}, inside the folder of {_full(outer_node, outer)}"
-                hint = f"{parent} is replaced as a whole: put them side by side"
+                message = (
+                    f"{_full(node, step)} writes {shown(path, scene)}, inside the folder of {_full(outer_node, outer)}"
+                )
+                hint = f"{shown(parent, scene)} is replaced as a whole: put them side by side"
                 scene.findings.add(step.step.line, "FLOW053", message, hint)
                 break
 
 
 def _full(node: NodeState, step: StepState) -> str:
     return f"output '{node.name}.{step.step.name}'"
+
+
+def shown(path: str, scene: Scene) -> str:
+    """A path as the flow's author would write it: from the flow's folder, where it lies inside."""
+    base = f"{flow_dir(scene.flow)}/"
+    return path[len(base) :] if path.startswith(base) else path
 
 
 def promise(scene: Scene) -> dict[str, frozenset[str]]:
@@ -61,7 +72,8 @@ def promise(scene: Scene) -> dict[str, frozenset[str]]:
                     if writer is None or writer == name or writer in needs[name] or name in needs[writer]:
                         continue
                     output = next(s.step.name for s, op in written(scene.nodes[writer]) if _covers(op.path, path))
-                    message = f"{step} reads {path}, which node '{writer}' writes, but nothing says that it runs first"
+                    what = f"{step} reads {shown(path, scene)}, which node '{writer}' writes"
+                    message = f"{what}, but nothing says that it runs first"
                     hint = f'write from="{writer}.{output}" in place of type and path, or after="{writer}" on the node'
                     scene.findings.add(step.step.line, "FLOW054", message, hint)
                     known.add(path.rstrip("/"))

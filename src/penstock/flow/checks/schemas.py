@@ -25,8 +25,6 @@ def check_schemas(scene: Scene, promised: Mapping[str, frozenset[str]]) -> None:
             node_outputs=outputs,
             values=scene.values,
         )
-        if name in scene.cyclic:
-            continue
         for step_name in node.order:
             state = node.steps[step_name]
             _check_step(scene, node, state, outputs)
