@@ -57,6 +57,7 @@ _WANTED = {
     "string": "a string",
     "ordered": "something that can be put in order",
     "hashable": "something that can be hashed",
+    "time": "a date, timestamp, number or string",
 }
 
 
@@ -84,6 +85,8 @@ def is_a(type_: pa.DataType, wanted: str) -> bool:
     if wanted == "string":
         return bool(text or t.is_null(type_))
     temporal = t.is_date(type_) or t.is_timestamp(type_)
+    if wanted == "time":
+        return bool(temporal or text or t.is_integer(type_) or t.is_floating(type_) or t.is_null(type_))
     if wanted == "hashable":
         binary = t.is_binary(type_) or t.is_large_binary(type_)
         return bool(text or binary or temporal or t.is_integer(type_) or t.is_boolean(type_))

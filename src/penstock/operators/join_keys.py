@@ -8,6 +8,7 @@ from penstock.operators.base import Fault
 from penstock.operators.join_condition import Pair
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
 
@@ -45,10 +46,16 @@ def common_type(pair: Pair, a: pa.DataType, b: pa.DataType) -> tuple[Any, Fault 
     if shared is None:
         said = f"on: '{pair.left}' is {a} and '{pair.right}' is {b}: they cannot be equal"
         return None, Fault("OPER102", said, "derive a key of the other's type with cast(... as ...) before the join")
-    import polars as pl
+    return polars_type(shared), None
 
-    empty = pl.from_arrow(pa.table({"key": pa.array([], shared)}))
-    return empty.schema["key"] if isinstance(empty, pl.DataFrame) else None, None
+
+def polars_type(type_: pa.DataType) -> pl.DataType:
+    """The Polars type of an Arrow type."""
+    import polars as pl
+    import pyarrow as pa
+
+    series = pl.Series(pa.array([], type_))
+    return series.dtype
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:

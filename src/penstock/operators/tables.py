@@ -1,0 +1,153 @@
+"""The operators on whole tables: `union`, `sort`, `limit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, NonNegativeInt
+
+from penstock.data.schema import Column, Info, Schema
+from penstock.operators.base import CheckContext, Checked, Columns, Fault, Process, Refs, RunContext
+from penstock.operators.column_checks import comma_list, frame, typed, unknown
+from penstock.operators.join_keys import polars_type, shared_type
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+
+class Union(Process):
+    """Puts frames one below the other, matching columns by name.
+
+    Rows: all of the first frame's, then the next one's. Columns: the first frame's, then what others add; where a
+    frame lacks a column its rows hold null. Types: integers widen, integers beside floats become f64, anything else
+    must be equal. Errors: types that cannot be one column. Streams.
+    """
+
+    type: ClassVar[str] = "union"
+    example: ClassVar[str] = '<process name="all" type="union" from="monday tuesday"/>'
+
+    from_: Refs = Field(alias="from", description="the steps to put together")  # type: ignore[assignment]
+
+    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
+        schema, faults = _united(self.from_, [frame(inputs.get(r, Schema.unknown())) for r in self.from_])
+        return Checked({"": schema}, tuple(faults))
+
+    def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
+        import polars as pl
+
+        schemas = [frame(context.info(reference)) for reference in self.from_]
+        united, _ = _united(self.from_, schemas)
+        parts = []
+        for reference, schema in zip(self.from_, schemas, strict=True):
+            here = {c.name: c.type for c in schema}
+            columns = []
+            for column in united:
+                dtype = None if column.type is None else polars_type(column.type)
+                if column.name not in here:
+                    columns.append(pl.lit(None, dtype=dtype).alias(column.name))
+                elif dtype is None or here[column.name] == column.type:
+                    columns.append(pl.col(column.name))
+                else:
+                    columns.append(pl.col(column.name).cast(dtype))
+            parts.append(inputs[reference].select(columns))
+        united_rows: pl.LazyFrame = pl.concat(parts)
+        return united_rows
+
+
+def _united(references: tuple[str, ...], schemas: list[Schema]) -> tuple[Schema, list[Fault]]:
+    """The columns of a union, first seen first, and a fault for each whose types clash."""
+    columns: dict[str, Column] = {}
+    first: dict[str, str] = {}
+    faults = []
+    for reference, schema in zip(references, schemas, strict=True):
+        for column in schema:
+            known = columns.setdefault(column.name, column)
+            source = first.setdefault(column.name, reference)
+            shared, fits = _shared(known.type, column.type)
+            if not fits:
+                said = f"column '{column.name}' is {known.type} in '{source}' and {column.type} in '{reference}'"
+                faults.append(Fault("OPER106", said, f"derive one with cast({column.name} as ...) before the union"))
+            columns[column.name] = Column(column.name, shared, known.role or column.role)
+    plans = {schema.plan for schema in schemas if schema.plan}
+    plan = plans.pop() if len(plans) == 1 else ""
+    return Schema(tuple(columns.values()), plan, open=any(schema.open for schema in schemas)), faults
+
+
+def _shared(a: pa.DataType | None, b: pa.DataType | None) -> tuple[pa.DataType | None, bool]:
+    if a is None or b is None:
+        return None, True
+    if a == b:
+        return a, True
+    shared = shared_type(a, b)
+    return (shared, True) if shared is not None else (a, False)
+
+
+class Sort(Process):
+    """Puts rows in order.
+
+    Stable: rows that compare equal keep their order. Strings order by bytes, false before true, NaN is the greatest
+    number, nulls come last in either direction. Errors: columns without an order (lists, structs).
+    Needs memory for the whole frame.
+    """
+
+    type: ClassVar[str] = "sort"
+    example: ClassVar[str] = '<process name="ranked" type="sort" from="scored" by="score desc, user_id"/>'
+
+    by: Columns = Field(description='columns, each with "desc" behind it for falling order: "a desc, b"')
+
+    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
+        schema = frame(inputs[self.from_])
+        keys, faults = _keys(self.by)
+        names = [name for name, _ in keys]
+        faults += unknown(names, schema, "by") + typed(names, schema, "by", "ordered")
+        return Checked({"": schema}, tuple(faults))
+
+    def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
+        keys, _ = _keys(self.by)
+        schema = frame(context.info(self.from_))
+        by = [ordered(name, schema) for name, _ in keys]
+        found: pl.LazyFrame = inputs[self.from_].sort(
+            by, descending=[falling for _, falling in keys], nulls_last=True, maintain_order=True
+        )
+        return found
+
+
+def ordered(name: str, schema: Schema) -> pl.Expr:
+    """The column as it is compared: a dictionary column by its strings, not by its codes."""
+    import polars as pl
+    import pyarrow as pa
+
+    column = schema.get(name)
+    coded = column is not None and column.type is not None and pa.types.is_dictionary(column.type)
+    return pl.col(name).cast(pl.String) if coded else pl.col(name)
+
+
+def _keys(by: str) -> tuple[list[tuple[str, bool]], list[Fault]]:
+    """`a desc, b` as [("a", True), ("b", False)]."""
+    read, rest = comma_list(by)
+    if rest:
+        return [], [Fault("OPER104", f"by: '{rest}' is not a column", 'write by="a desc, b"')]
+    faults = [
+        Fault("OPER104", f"by: '{direction}' after '{name}' is neither asc nor desc", 'write by="a desc, b"')
+        for name, direction in read
+        if direction.lower() not in ("", "asc", "desc")
+    ]
+    return [(name, direction.lower() == "desc") for name, direction in read], faults
+
+
+class Limit(Process):
+    """Keeps the first `rows` rows, in order. Streams, and stops reading when it has them."""
+
+    type: ClassVar[str] = "limit"
+    example: ClassVar[str] = '<process name="first" type="limit" from="ranked" rows="100"/>'
+
+    rows: NonNegativeInt = Field(description="how many rows to keep")
+
+    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
+        return Checked({"": inputs[self.from_]})
+
+    def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
+        found: pl.LazyFrame = inputs[self.from_].head(self.rows)
+        return found
