@@ -127,6 +127,11 @@ def _layers(graph: Graph, sizes: Mapping[str, Size], down: bool) -> tuple[Places
     depth: dict[str, int] = {}
     for name in order(graph):
         depth[name] = max((depth[n] + 1 for n in graph[name] if n in depth), default=0)
+    for name in graph:
+        # What needs nothing stands just before what first needs it, so that its line is short.
+        readers = [depth[other] for other in graph if name in graph[other] and other != name]
+        if not graph[name] and readers:
+            depth[name] = max(0, min(readers) - 1)
     layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for name in graph:
         layers[depth[name]].append(name)
