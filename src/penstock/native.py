@@ -6,4 +6,6 @@ Native errors arrive as `ValueError` (bad input; message says where and what), `
 
 from __future__ import annotations
 
-from penstock import _native  # noqa: F401
+from penstock._native import Dictionary, Plan, RowError, hash_column
+
+__all__ = ["Dictionary", "Plan", "RowError", "hash_column"]

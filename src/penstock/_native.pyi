@@ -1,0 +1,78 @@
+"""What `penstock._native`, built from crates/penstock-python, offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, final, overload
+
+import pyarrow as pa
+
+# --- the feature kernel (crates/penstock-python/src/features.rs) ---------------------------------------------------
+
+class RowError(ValueError):
+    """A row has no meaning under the plan."""
+
+    row: int
+    item: str
+    reason: str
+
+@final
+class Dictionary:
+    """A compiled dictionary: an immutable map from strings to 1-based indices."""
+
+    @staticmethod
+    def compile(source: str | PathLike[str], target: str | PathLike[str]) -> None: ...
+    @staticmethod
+    def build(values: Sequence[str], target: str | PathLike[str]) -> None: ...
+    @staticmethod
+    def open(path: str | PathLike[str]) -> Dictionary: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, value: str) -> bool: ...
+    def get(self, value: str) -> int | None: ...
+    def values(self) -> list[str]: ...
+    def verify(self) -> bool: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+@final
+class Plan:
+    """A compiled feature plan: immutable, safe to use from several threads."""
+
+    def __init__(
+        self,
+        json: str,
+        dictionaries: Mapping[str, Dictionary] | None = None,
+        functions: Mapping[str, int] | None = None,
+    ) -> None: ...
+    @property
+    def columns(self) -> list[str]: ...
+    @overload
+    def apply(
+        self,
+        batch: pa.RecordBatch,
+        keep: Sequence[str] = ...,
+        form: str = "slots",
+        threads: int = 0,
+        on_error: Literal["fail"] = "fail",
+    ) -> pa.RecordBatch: ...
+    @overload
+    def apply(
+        self,
+        batch: pa.RecordBatch,
+        keep: Sequence[str] = ...,
+        form: str = "slots",
+        threads: int = 0,
+        *,
+        on_error: Literal["drop"],
+    ) -> tuple[pa.RecordBatch, list[tuple[int, str, str]]]: ...
+    def apply_row(
+        self, row: Mapping[str, object]
+    ) -> list[tuple[str, list[int] | None, list[float] | None, float | None]]: ...
+    def explain_row(self, row: Mapping[str, object]) -> list[tuple[str, int, str, float]]: ...
+
+def hash_column(array: pa.Array[Any], seed: int = 0) -> pa.UInt64Array: ...
