@@ -56,11 +56,7 @@ impl Plan {
         batch: &RecordBatch,
         options: &Options,
     ) -> Result<(RecordBatch, Vec<RowError>), ApplyError> {
-        let columns = self
-            .columns
-            .iter()
-            .map(|name| column(batch, name))
-            .collect::<Result<Vec<_>, _>>()?;
+        let columns = self.batch_columns(batch)?;
         let kept = options
             .keep
             .iter()
@@ -169,7 +165,18 @@ impl Plan {
         Ok(())
     }
 
-    fn load<'a>(
+    /// The raw columns it reads, in the order of `columns()`.
+    pub(crate) fn batch_columns<'b>(
+        &self,
+        batch: &'b RecordBatch,
+    ) -> Result<Vec<&'b ArrayRef>, ApplyError> {
+        self.columns
+            .iter()
+            .map(|name| column(batch, name))
+            .collect()
+    }
+
+    pub(crate) fn load<'a>(
         &self,
         columns: &[&'a ArrayRef],
         start: usize,

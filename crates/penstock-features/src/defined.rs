@@ -17,7 +17,10 @@ use crate::row::first_error;
 impl Plan {
     /// The values of the named items over a batch, a column each, before keys or f32 are made of them.
     pub fn values(&self, batch: &RecordBatch, names: &[String]) -> Result<RecordBatch, ApplyError> {
-        let sources: Vec<usize> = names.iter().map(|name| self.source_of(name)).collect::<Result<_, _>>()?;
+        let sources: Vec<usize> = names
+            .iter()
+            .map(|name| self.source_of(name))
+            .collect::<Result<_, _>>()?;
         let columns = self.batch_columns(batch)?;
         let mut parts: Vec<Vec<ArrayRef>> = names.iter().map(|_| Vec::new()).collect();
         let mut state = State::default();
@@ -39,17 +42,25 @@ impl Plan {
                 break;
             }
         }
-        let whole = |part: &Vec<ArrayRef>| concat(&part.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+        let whole =
+            |part: &Vec<ArrayRef>| concat(&part.iter().map(AsRef::as_ref).collect::<Vec<_>>());
         let arrays = parts.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
-        let field = |(name, array): (&String, &ArrayRef)| Field::new(name, array.data_type().clone(), true);
+        let field =
+            |(name, array): (&String, &ArrayRef)| Field::new(name, array.data_type().clone(), true);
         let schema = Schema::new(names.iter().zip(&arrays).map(field).collect::<Vec<_>>());
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            Arc::new(schema),
+            arrays,
+            &options,
+        )?)
     }
 
     fn source_of(&self, name: &str) -> Result<usize, ApplyError> {
         let found = self.items.iter().position(|item| item.name == name);
-        found.map(|index| self.columns.len() + index).ok_or_else(|| ApplyError::MissingColumn(name.into()))
+        found
+            .map(|index| self.columns.len() + index)
+            .ok_or_else(|| ApplyError::MissingColumn(name.into()))
     }
 }
 
@@ -61,7 +72,12 @@ fn array(block: &Block<'_>) -> ArrayRef {
     let ends = std::iter::once(0).chain(block.ends.iter().map(|end| *end as i64));
     let offsets = OffsetBuffer::new(ScalarBuffer::from_iter(ends));
     let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
-    Arc::new(LargeListArray::new(field, offsets, values, Some(nulls(&block.rows.bits))))
+    Arc::new(LargeListArray::new(
+        field,
+        offsets,
+        values,
+        Some(nulls(&block.rows.bits)),
+    ))
 }
 
 fn nulls(present: &[bool]) -> NullBuffer {
@@ -70,19 +86,38 @@ fn nulls(present: &[bool]) -> NullBuffer {
 
 fn elements(block: &Block<'_>) -> ArrayRef {
     let valid = || Some(nulls(&block.valid.bits));
-    let bytes = || block.bytes.iter().zip(&block.valid.bits).map(|(bytes, valid)| valid.then_some(*bytes));
+    let bytes = || {
+        block
+            .bytes
+            .iter()
+            .zip(&block.valid.bits)
+            .map(|(bytes, valid)| valid.then_some(*bytes))
+    };
     match block.kind {
         Kind::Null => Arc::new(NullArray::new(block.len())),
-        Kind::Text => Arc::new(LargeStringArray::from_iter(bytes().map(|b| b.map(String::from_utf8_lossy)))),
+        Kind::Text => Arc::new(LargeStringArray::from_iter(
+            bytes().map(|b| b.map(String::from_utf8_lossy)),
+        )),
         Kind::Binary => Arc::new(LargeBinaryArray::from_iter(bytes())),
         Kind::Int => Arc::new(Int64Array::new(block.ints.clone().into(), valid())),
-        Kind::Time => Arc::new(TimestampMicrosecondArray::new(block.ints.clone().into(), valid())),
+        Kind::Time => Arc::new(TimestampMicrosecondArray::new(
+            block.ints.clone().into(),
+            valid(),
+        )),
         // Dates come from 32-bit day numbers and are never computed with.
-        Kind::Date => Arc::new(Date32Array::new(block.ints.iter().map(|days| *days as i32).collect(), valid())),
+        Kind::Date => Arc::new(Date32Array::new(
+            block.ints.iter().map(|days| *days as i32).collect(),
+            valid(),
+        )),
         Kind::UInt => Arc::new(UInt64Array::new(block.words.clone().into(), valid())),
-        Kind::Bool => {
-            Arc::new(BooleanArray::new(block.words.iter().map(|word| *word != 0).collect::<BooleanBuffer>(), valid()))
-        }
+        Kind::Bool => Arc::new(BooleanArray::new(
+            block
+                .words
+                .iter()
+                .map(|word| *word != 0)
+                .collect::<BooleanBuffer>(),
+            valid(),
+        )),
         Kind::Float => Arc::new(Float64Array::new(block.floats.clone().into(), valid())),
     }
 }

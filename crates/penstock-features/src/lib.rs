@@ -8,6 +8,7 @@ mod block;
 mod canonical;
 mod civil;
 mod cross;
+mod defined;
 pub mod dictionary;
 mod emit;
 mod error;

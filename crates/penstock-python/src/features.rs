@@ -233,6 +233,17 @@ impl PyPlan {
         Ok((mapped, rejected).into_pyobject(py)?.into_any().unbind())
     }
 
+    /// The values of the named items (defines, say) over a batch, before keys or f32 are made of them.
+    fn values<'py>(
+        &self,
+        py: Python<'py>,
+        batch: PyArrowType<RecordBatch>,
+        names: Vec<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let values = py.detach(|| self.plan.values(&batch.0, &names)).map_err(|error| apply_error(py, error))?;
+        values.to_pyarrow(py)
+    }
+
     /// Map one row: a tuple (name, keys, weights, dense) a slot and a dense, in file order, slots first.
     ///
     /// A column that the row lacks is null. Slots: keys is a list, weights a list or None (not weighted), dense None;
