@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
-from math import floor
+from math import ceil, floor
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt
@@ -106,23 +106,23 @@ class Split(Process):
     `at` holds shares in port order, and the last port takes the rest. time: the cut is the element at place
     ceil(share x n), counted from 0, of the sorted column; strictly smaller rows go left, so equal times stay
     together; or `at` holds dates to cut at. hash: a row goes by XXH3-64(seed) of the column's canonical bytes, so
-    equal values stay together, in any file, for good. random: the same over the row's ordinal. Errors: a null in
-    `column`.
-    random and hash stream; time reads the column once before (it ends a stage and holds nothing in memory but, for
-    strings, the distinct values).
+    equal values stay together, in any file, for good. random: the same over the row's ordinal. order: the first
+    ceil(share x n) rows go left, for logs that are in time order but hold no time. Errors: a null in `column`.
+    random and hash stream; order counts the rows before, and time reads the column once (they end a stage and hold
+    nothing in memory but, for strings, the distinct values).
     """
 
     type: ClassVar[str] = "split"
     example: ClassVar[str] = '<process name="parts" type="split" from="kept" by="time" column="ts" at="0.8"/>'
 
-    by: Literal["random", "hash", "time"] = Field(description="what decides where a row goes")
+    by: Literal["random", "hash", "time", "order"] = Field(description="what decides where a row goes")
     column: Annotated[str, Form("column")] = Field("", description="hash, time: the column that decides")
     at: Names = Field(description="shares in port order, the last port takes the rest; time: or dates")
     into: Names = Field((), description="the ports' names; default: train test, or train valid test")
     seed: NonNegativeInt = Field(0, lt=_SEEDS, description="random, hash: another seed, another split")
 
     def staged(self) -> bool:
-        return self.by == "time" and not dated(self.at)
+        return self.by == "order" or (self.by == "time" and not dated(self.at))
 
     def ports(self) -> tuple[str, ...]:
         return self.into or DEFAULT_PORTS.get(len(self.at), ("train", "test"))
@@ -140,6 +140,8 @@ class Split(Process):
         found: pl.LazyFrame = inputs[self.from_]
         if self.by == "time":
             return self._by_time(found, context)
+        if self.by == "order":
+            return self._by_order(found, context)
         return self._by_share(found, frame(context.info(self.from_)).names)
 
     def _by_share(self, found: pl.LazyFrame, names: tuple[str, ...]) -> dict[str, pl.LazyFrame]:
@@ -159,6 +161,13 @@ class Split(Process):
         source = pl.col(self.column) if self.by == "hash" else _ordinal()
         found = found.with_columns(source.map_batches(part, return_dtype=pl.UInt8, is_elementwise=True).alias(_PART))
         return {p: found.filter(pl.col(_PART) == i).select(names) for i, p in enumerate(self.ports())}
+
+    def _by_order(self, found: pl.LazyFrame, context: RunContext) -> dict[str, pl.LazyFrame]:
+        import polars as pl
+
+        rows: int = context.collect(found.select(pl.len())).item()
+        cuts = [0, *(ceil(share * rows) for share in cumulative(self.at)), rows]
+        return {port: found.slice(a, b - a) for port, (a, b) in zip(self.ports(), pairwise(cuts), strict=True)}
 
     def _by_time(self, found: pl.LazyFrame, context: RunContext) -> dict[str, pl.LazyFrame]:
         import polars as pl

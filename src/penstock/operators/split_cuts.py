@@ -31,11 +31,11 @@ def dated(at: Sequence[str]) -> bool:
 def split_faults(by: str, column: str, at: Sequence[str], into: Sequence[str]) -> list[Fault]:
     """What is wrong with the attributes themselves."""
     faults = []
-    if by != "random" and not column:
+    if by in ("hash", "time") and not column:
         faults.append(Fault("OPER104", f"column: a split by {by} needs the column that decides"))
-    if by == "random" and column:
-        hint = 'write by="hash" to keep equal values together'
-        faults.append(Fault("OPER104", "column: a random split looks at no column", hint))
+    if by in ("random", "order") and column:
+        hint = 'write by="hash" to keep equal values together, by="time" to cut where the values say'
+        faults.append(Fault("OPER104", f"column: a split by {by} looks at no column", hint))
     faults += _at_faults(by, at)
     ports = into or DEFAULT_PORTS.get(len(at))
     if ports is None:
