@@ -1,0 +1,509 @@
+"""Types every node of an expression against a schema, and finds all that is wrong with it at once.
+
+The result is a tree of `Typed` nodes that a translation follows: each says its type, and its arguments the type in
+which they are to arrive. A node whose type cannot be known (an open schema, an earlier fault) is silent: one fault
+is one problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import TypeAlias
+
+import pyarrow as pa
+
+from penstock.data.schema import Column as SchemaColumn
+from penstock.data.schema import Schema
+from penstock.errors import did_you_mean
+from penstock.operators.base import Fault
+from penstock.operators.expressions.constants import constant_faults
+from penstock.operators.expressions.functions import AGGREGATES, FUNCTIONS, KNOWN_ELSEWHERE, Function, Parameter
+from penstock.operators.expressions.parse import parse_columns, parse_expression
+from penstock.operators.expressions.problems import ExpressionError, place
+from penstock.operators.expressions.tree import Call, Cast, Column, Expr, Literal, Star, walk
+from penstock.operators.expressions.types import (
+    BIGINT,
+    BOOL,
+    BY_NAME,
+    DATE,
+    DOUBLE,
+    NULL,
+    STRING,
+    TIMESTAMP,
+    canonical,
+    is_list,
+    is_number,
+    noun,
+    type_name,
+    unify,
+)  # fmt: skip
+
+#: None where a type cannot be known.
+Type: TypeAlias = pa.DataType | None
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A node with its type and typed arguments; `wants` is what each argument is to be brought to (None: nothing)."""
+
+    expr: Expr
+    type: Type
+    args: tuple[Typed, ...] = ()
+    wants: tuple[Type, ...] = ()
+
+
+def check(
+    expr: Expr | str, schema: Schema, *, by: Collection[str] | None = None, text: str = ""
+) -> tuple[Type, tuple[Fault, ...]]:
+    """The type of the result (None where it cannot be known) and every fault.
+
+    `by`: None for a value a row; the grouping columns (maybe none) for a value a group, where aggregates may stand.
+    `text`: the source of a parsed `expr`, so that messages can name positions by line.
+    """
+    try:
+        typed, faults = typing(expr, schema, by=by, text=text)
+    except ExpressionError as error:
+        return None, (error.fault(),)
+    return typed.type, faults
+
+
+def check_expression(text: str, schema: Schema, *, by: Collection[str] | None = None) -> tuple[Type, tuple[Fault, ...]]:
+    """`check` of a text."""
+    return check(text, schema, by=by)
+
+
+def check_columns(
+    text: str, schema: Schema, *, by: Collection[str] | None = None
+) -> tuple[tuple[SchemaColumn, ...], tuple[Fault, ...]]:
+    """The columns that a list makes, with `*` spread out and roles kept where a column only passes through."""
+    try:
+        entries = parse_columns(text)
+    except ExpressionError as error:
+        return (), (error.fault(),)
+    columns: list[SchemaColumn] = []
+    faults: list[Fault] = []
+    for entry in entries:
+        if isinstance(entry.expr, Star):
+            columns += schema.columns
+            if by is not None:
+                message = "`*` cannot stand in an aggregation: name the columns"
+                faults.append(Fault("EXPR014", message, 'e.g. columns="count(*) as n"'))
+            continue
+        kind, found = check(entry.expr, schema, by=by, text=text)
+        faults += found
+        passed = schema.get(entry.expr.name) if isinstance(entry.expr, Column) else None
+        columns.append(SchemaColumn(entry.name, kind, passed.role if passed else ""))
+    counts: dict[str, int] = {}
+    for column in columns:
+        counts[column.name] = counts.get(column.name, 0) + 1
+    for name in [name for name, count in counts.items() if count > 1]:
+        faults.append(Fault("EXPR006", f"two columns are called '{name}'", "name one of them otherwise with `as`"))
+    return tuple(columns), tuple(faults)
+
+
+def typing(
+    expr: Expr | str, schema: Schema, *, by: Collection[str] | None = None, text: str = ""
+) -> tuple[Typed, tuple[Fault, ...]]:
+    """The typed tree and every fault. Raises `ExpressionError` where `expr` is a text that cannot be parsed."""
+    if isinstance(expr, str):
+        text, expr = expr, parse_expression(expr)
+    checker = _Checker(schema, text)
+    typed = checker.visit(expr)
+    checker.aggregation(expr, by)
+    return typed, tuple(checker.faults)
+
+
+def is_aggregate(expr: Expr) -> bool:
+    """Whether an aggregate stands anywhere in it."""
+    return any(isinstance(node, Call) and node.name in AGGREGATES for node in walk(expr))
+
+
+class _Checker:
+    """Collects faults while it types one expression."""
+
+    def __init__(self, schema: Schema, text: str) -> None:
+        self.schema = schema
+        self.text = text
+        self.faults: list[Fault] = []
+        self.known = {column.name: column.type for column in schema}
+
+    def fault(self, code: str, message: str, at: int, hint: str = "") -> None:
+        where = place(self.text, at) if self.text else ""
+        self.faults.append(Fault(code, f"{message} ({where})" if where else message, hint))
+
+    # --- nodes -------------------------------------------------------------------------------------------------
+
+    def visit(self, expr: Expr) -> Typed:
+        match expr:
+            case Literal(value=value):
+                return Typed(expr, literal_type(value))
+            case Column():
+                return Typed(expr, self.column(expr))
+            case Cast(value=value, to=to):
+                inner = self.visit(value)
+                self.castable(inner.type, to, expr.at)
+                return Typed(expr, BY_NAME[to], (inner,), (_canonical(inner.type),))
+            case Call():
+                return self.call(expr)
+            case Star():
+                self.fault("EXPR002", "`*` stands only in a column list and in count(*)", expr.at)
+                return Typed(expr, None)
+
+    def column(self, expr: Column) -> Type:
+        if expr.table:
+            self.fault(
+                "EXPR011", f"'{expr.table}.{expr.name}' has a qualifier, but there is only one table here", expr.at,
+                f"write {expr.name}",
+            )  # fmt: skip
+            return None
+        if expr.name in self.known:
+            return self.known[expr.name]
+        if not self.schema.open:
+            hint = did_you_mean(expr.name, self.known, _columns_hint(self.known))
+            if expr.name.lower() in ("current_date", "current_timestamp", "now", "today"):
+                hint = "results must not depend on when they are computed: write date '${run.date}'"
+            self.fault("EXPR010", f"there is no column '{expr.name}'", expr.at, hint)
+        return None
+
+    def call(self, expr: Call) -> Typed:
+        if expr.name in ("mod", "div") and len(expr.args) == 2:
+            expr = replace(expr, name={"mod": "%", "div": "div"}[expr.name])
+        stars = [isinstance(arg, Star) for arg in expr.args]
+        if expr.name == "count" and stars == [True]:
+            return Typed(replace(expr, args=()), BIGINT)
+        args = tuple(self.visit(arg) for arg in expr.args)
+        operator = OPERATORS.get(expr.name)
+        if operator is not None:
+            kind, wants = operator(self, expr, args)
+            return Typed(expr, kind, args, wants)
+        function = FUNCTIONS.get(expr.name)
+        if function is None:
+            elsewhere = KNOWN_ELSEWHERE.get(expr.name)
+            hint = f"here it is called {elsewhere}" if elsewhere else did_you_mean(
+                expr.name, FUNCTIONS, "`penstock operators` names the page with all functions"
+            )  # fmt: skip
+            self.fault("EXPR003", f"there is no function '{expr.name}'", expr.at, hint)
+            return Typed(expr, None, args, (None,) * len(args))
+        return self.function(expr, function, args)
+
+    # --- functions of the table --------------------------------------------------------------------------------
+
+    def function(self, expr: Call, function: Function, args: tuple[Typed, ...]) -> Typed:
+        if not function.least <= len(args) <= (function.most or len(args)) or (function.name == "count" and not args):
+            count = f"{len(args)} argument{'s' if len(args) != 1 else ''}"
+            usage = f"count(*) or {function.signature}" if function.name == "count" else function.signature
+            self.fault("EXPR012", f"'{function.name}' does not take {count}", expr.at, usage)
+            return Typed(expr, None, args, (None,) * len(args))
+        if expr.distinct and function.name != "count":
+            self.fault("EXPR002", f"`distinct` stands only in count(distinct x), not in {function.name}", expr.at)
+        parameters = _spread(function.parameters, len(args))
+        before = len(self.faults)
+        meeting = self.meeting(expr, function, parameters, args)
+        wants = tuple(
+            self.argument(function, parameter, arg, meeting) for parameter, arg in zip(parameters, args, strict=True)
+        )
+        if len(self.faults) == before:
+            for message, at, hint in constant_faults(expr):
+                self.fault("EXPR008", message, at, hint)
+        return Typed(expr, _result(function, parameters, args, wants, meeting), args, wants)
+
+    def meeting(
+        self, expr: Call, function: Function, parameters: tuple[Parameter, ...], args: tuple[Typed, ...]
+    ) -> Type:
+        """The type that all arguments marked T (or list(T)) meet in."""
+        found: Type = NULL
+        for parameter, arg in zip(parameters, args, strict=True):
+            kind = _canonical(arg.type)
+            if parameter.type == "list(T)" and kind is not None:
+                kind = kind.value_type if is_list(kind) else None
+            elif parameter.type != "T":
+                continue
+            if kind is None or found is None:
+                found = None
+                continue
+            met = unify(found, kind)
+            if met is None:
+                self.fault("EXPR013", f"{function.name} mixes {noun(found)} with {noun(kind)}", arg.expr.at, CAST_HINT)
+            found = met
+        return found
+
+    def argument(self, function: Function, parameter: Parameter, arg: Typed, meeting: Type) -> Type:
+        """The type an argument is to arrive in; a fault where it cannot."""
+        if parameter.literal and not (isinstance(arg.expr, Literal) and arg.expr.value is not None):
+            self.fault(
+                "EXPR008", f"{function.name} needs its '{parameter.name}' written out, not computed", arg.expr.at,
+                function.signature,
+            )  # fmt: skip
+            return None
+        kind = _canonical(arg.type)
+        if kind is None:
+            return None
+        wanted = parameter.type
+        if wanted == "any":
+            return kind
+        if wanted == "T":
+            return meeting
+        if wanted == "list(T)":
+            if is_list(kind) or kind == NULL:
+                return None if meeting is None else pa.list_(meeting)
+        elif wanted == "list(string)":
+            if kind == NULL or (is_list(kind) and kind.value_type in (STRING, NULL)):
+                return pa.list_(STRING)
+        elif kind == NULL:
+            return {"number": DOUBLE, "time": TIMESTAMP}.get(wanted) or BY_NAME[wanted]
+        elif wanted == "number":
+            if is_number(kind):
+                return kind
+        elif wanted == "time":
+            if kind in (DATE, TIMESTAMP):
+                return kind
+        elif unify(BY_NAME[wanted], kind) == BY_NAME[wanted]:
+            return BY_NAME[wanted]
+        self.mismatch(function.name, wanted, kind, arg.expr.at, function.signature)
+        return None
+
+    def mismatch(self, name: str, wanted: str, kind: pa.DataType, at: int, hint: str) -> None:
+        words = {"number": "a number", "double": "a number", "bigint": "a whole number", "time": "a date or timestamp",
+                 "list(T)": "a list", "list(string)": "a list of strings"}  # fmt: skip
+        self.fault("EXPR013", f"'{name}' takes {words.get(wanted, f'a {wanted}')}, not {_exactly(kind)}", at, hint)
+
+    # --- operators ---------------------------------------------------------------------------------------------
+
+    def arithmetic(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
+        kinds = [self.expect(expr, arg, DOUBLE) for arg in args]
+        if any(kind is None for kind in kinds):
+            return None, (None,) * len(args)
+        if expr.name == "/":
+            return DOUBLE, (DOUBLE,) * len(args)
+        if expr.name == "div":
+            for arg, kind in zip(args, kinds, strict=True):
+                if kind == DOUBLE:
+                    self.fault("EXPR013", "'div' takes whole numbers", arg.expr.at, "write trunc(a / b)")
+            return BIGINT, (BIGINT,) * len(args)
+        met = DOUBLE if DOUBLE in kinds else BIGINT
+        return met, (met,) * len(args)
+
+    def expect(self, expr: Call, arg: Typed, wanted: pa.DataType) -> Type:
+        """The canonical type of an operand that must be a number, bool or string; None (and a fault) if it is not."""
+        kind = _canonical(arg.type)
+        if kind is None:
+            return None
+        if kind == NULL:
+            return BIGINT if wanted == DOUBLE else wanted
+        if kind == wanted or (wanted == DOUBLE and kind == BIGINT):
+            return kind
+        hint = CAST_HINT
+        if wanted == DOUBLE and kind in (DATE, TIMESTAMP):
+            hint = "use date_add('day', 1, a) or date_diff('day', a, b)"
+        elif wanted == DOUBLE and kind == STRING and expr.name == "+":
+            hint = "|| joins strings; cast(a as double) makes a number"
+        elif wanted == STRING:
+            hint = "write cast(a as string)"
+        elif wanted == BOOL:
+            hint = "compare it with something: a > 0, a is not null"
+        needs = {DOUBLE: "numbers", BOOL: "conditions", STRING: "strings"}[wanted]
+        self.fault("EXPR013", f"'{expr.name}' takes {needs}, not {_exactly(kind)}", arg.expr.at, hint)
+        return None
+
+    def logic(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
+        for arg in args:
+            self.expect(expr, arg, BOOL)
+        return BOOL, (BOOL,) * len(args)
+
+    def strings(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
+        for arg in args:
+            self.expect(expr, arg, STRING)
+        return STRING, (STRING,) * len(args)
+
+    def like(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
+        self.strings(expr, args)
+        for arg in args[1:]:
+            if not isinstance(arg.expr, Literal):
+                self.fault(
+                    "EXPR008", "the pattern of `like` must be written out, not computed", arg.expr.at,
+                    "contains, starts_with and ends_with take computed strings",
+                )  # fmt: skip
+                return BOOL, (STRING,) * len(args)
+        for message, at, hint in constant_faults(expr):
+            self.fault("EXPR008", message, at, hint)
+        return BOOL, (STRING,) * len(args)
+
+    def comparison(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
+        met: Type = NULL
+        for arg in args:
+            kind = _canonical(arg.type)
+            if kind is None:
+                met = None
+            elif met is not None:
+                together = unify(met, kind)
+                if together is None:
+                    self.compared(met, kind, arg.expr.at)
+                    return BOOL, (None,) * len(args)
+                met = together
+        if met is not None and is_list(met) and expr.name in ORDERINGS:
+            self.fault("EXPR013", "lists have no order", args[0].expr.at, "compare list_length(a) or list_get(a, 1)")
+        return BOOL, (met,) * len(args)
+
+    def compared(self, left: pa.DataType, right: pa.DataType, at: int) -> None:
+        kinds = {left, right}
+        hint = CAST_HINT
+        if STRING in kinds and kinds & {DATE, TIMESTAMP}:
+            name = "date" if DATE in kinds else "timestamp"
+            hint = f"write {name} '2024-01-31', or cast(a as {name})"
+        self.fault("EXPR013", f"compares {noun(left)} with {noun(right)}", at, hint)
+
+    def anything(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
+        return BOOL, tuple(None for _ in args)
+
+    def case(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
+        conditions, values = args[:-1:2], (*args[1::2], args[-1])
+        for condition in conditions:
+            self.expect(expr, condition, BOOL)
+        met: Type = NULL
+        for value in values:
+            kind = _canonical(value.type)
+            if kind is None or met is None:
+                met = None
+                continue
+            together = unify(met, kind)
+            if together is None:
+                self.fault("EXPR013", f"`case` mixes {noun(met)} with {noun(kind)}", value.expr.at, CAST_HINT)
+                met = None
+                break
+            met = together
+        return met, (*(BOOL if index % 2 == 0 else met for index in range(len(args) - 1)), met)
+
+    def castable(self, kind: Type, to: str, at: int) -> None:
+        source = _canonical(kind)
+        if source is None or source == NULL:
+            return
+        allowed = CASTS.get(to, frozenset())
+        if source not in allowed:
+            hint = f"{to} can be cast from {', '.join(sorted(type_name(t) for t in allowed))}"
+            if source in (DATE, TIMESTAMP) and to in ("bigint", "double"):
+                hint = "use epoch(a, 's')"
+            elif is_number(source) and to in ("date", "timestamp"):
+                hint = "use from_epoch(a, 's')"
+            elif is_list(source):
+                hint = "list_join(a, ',') makes a string of a list of strings"
+            self.fault("EXPR013", f"{_exactly(source)} cannot be cast to {to}", at, hint)
+
+    # --- aggregation -------------------------------------------------------------------------------------------
+
+    def aggregation(self, expr: Expr, by: Collection[str] | None) -> None:
+        """EXPR014: aggregates where there are no groups, inside one another, or beside a column of single rows."""
+        waiting: list[tuple[Expr, bool]] = [(expr, False)]
+        while waiting:
+            node, inside = waiting.pop()
+            if isinstance(node, Call) and node.name in AGGREGATES:
+                if by is None:
+                    self.fault(
+                        "EXPR014", f"'{node.name}' needs a group of rows, but a value a row is computed here", node.at,
+                        "use an `aggregate` step and join its result",
+                    )  # fmt: skip
+                    continue
+                if inside:
+                    self.fault("EXPR014", f"'{node.name}' stands inside another aggregate", node.at, "aggregate twice")
+                    continue
+                inside = True
+            elif isinstance(node, Column) and by is not None and not inside and node.name not in by:
+                self.fault(
+                    "EXPR014", f"'{node.name}' has a value a row, but one a group is needed here", node.at,
+                    f"write first({node.name}) or max({node.name}), or add it to `by`",
+                )  # fmt: skip
+            if isinstance(node, Call):
+                waiting += [(arg, inside) for arg in reversed(node.args)]
+            elif isinstance(node, Cast):
+                waiting.append((node.value, inside))
+
+
+CAST_HINT = "cast one of them: cast(a as double), cast(a as string)"
+ORDERINGS = frozenset({"<", "<=", ">", ">=", "between"})
+CASTS = {
+    "bool": frozenset({BOOL, BIGINT, DOUBLE, STRING}),
+    "bigint": frozenset({BOOL, BIGINT, DOUBLE, STRING}),
+    "double": frozenset({BOOL, BIGINT, DOUBLE, STRING}),
+    "string": frozenset({BOOL, BIGINT, DOUBLE, STRING, DATE, TIMESTAMP}),
+    "date": frozenset({DATE, TIMESTAMP, STRING}),
+    "timestamp": frozenset({DATE, TIMESTAMP, STRING}),
+}
+OPERATORS = {
+    **dict.fromkeys(("+", "-", "*", "/", "%", "div"), _Checker.arithmetic),
+    **dict.fromkeys(("and", "or", "not", "is true", "is false"), _Checker.logic),
+    **dict.fromkeys(
+        ("=", "<>", "<", "<=", ">", ">=", "between", "in", "is distinct from", "is not distinct from"),
+        _Checker.comparison,
+    ),
+    **dict.fromkeys(("is null", "is not null"), _Checker.anything),
+    "||": _Checker.strings,
+    "like": _Checker.like,
+    "case": _Checker.case,
+}
+
+
+def literal_type(value: object) -> pa.DataType:
+    """The type of a literal: every whole number is a bigint, every other number a double."""
+    match value:
+        case None:
+            return NULL
+        case bool():
+            return BOOL
+        case int():
+            return BIGINT
+        case float():
+            return DOUBLE
+        case str():
+            return STRING
+        case datetime():
+            return TIMESTAMP
+        case date():
+            return DATE
+    raise AssertionError(f"no literal: {value!r}")
+
+
+def _canonical(kind: Type) -> Type:
+    return None if kind is None else canonical(kind)
+
+
+def _exactly(kind: pa.DataType) -> str:
+    return {BIGINT: "a bigint", DOUBLE: "a double"}.get(kind) or noun(kind)
+
+
+def _columns_hint(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return f"columns: {', '.join(shown[:12])}{more}" if shown else ""
+
+
+def _spread(parameters: tuple[Parameter, ...], count: int) -> tuple[Parameter, ...]:
+    """One parameter an argument: the repeated one as often as needed."""
+    found = [parameter for parameter in parameters if not parameter.repeated]
+    repeated = next((parameter for parameter in parameters if parameter.repeated), None)
+    if repeated is not None:
+        found += [repeated] * (count - len(found))
+    return tuple(found[:count])
+
+
+def _result(
+    function: Function,
+    parameters: tuple[Parameter, ...],
+    args: tuple[Typed, ...],
+    wants: tuple[Type, ...],
+    meeting: Type,
+) -> Type:
+    marked = [want for parameter, want in zip(parameters, wants, strict=True) if parameter.type == function.result]
+    match function.result:
+        case "T":
+            return meeting
+        case "list(T)":
+            return None if meeting is None else pa.list_(meeting)
+        case "list(string)":
+            return pa.list_(STRING)
+        case "number":
+            return None if None in marked else DOUBLE if DOUBLE in marked else BIGINT
+        case "time":
+            return marked[0]
+        case name:
+            return BY_NAME[name]
