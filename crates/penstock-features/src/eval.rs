@@ -212,10 +212,12 @@ impl Weight<'_> {
         }
     }
 
-    /// The weight of row `i`'s null key.
+    /// The weight of row `i`'s null key. A list that is null drops it, as the null number does that a row without
+    /// types holds in its place.
     pub(crate) fn of_null(&self, i: usize) -> f64 {
         match self {
             Weight::Number(numbers) => numbers[i],
+            Weight::List { block, .. } if !block.rows.bits[i] => f64::NAN,
             _ => 1.0,
         }
     }
