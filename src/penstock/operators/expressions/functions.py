@@ -60,7 +60,7 @@ class Function:
 
     @property
     def least(self) -> int:
-        return sum(not p.optional for p in self.parameters)
+        return sum(not (p.optional or p.repeated) for p in self.parameters)
 
     @property
     def most(self) -> int | None:

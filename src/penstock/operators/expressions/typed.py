@@ -272,8 +272,13 @@ class _Checker:
     # --- operators ---------------------------------------------------------------------------------------------
 
     def arithmetic(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        kinds = [self.expect(expr, arg, DOUBLE) for arg in args]
-        if any(kind is None for kind in kinds):
+        kinds: list[Type] = []
+        for arg in args:
+            before = len(self.faults)
+            kinds.append(self.expect(expr, arg, DOUBLE))
+            if len(self.faults) > before:
+                break  # the other operand of a wrong operator is most often wrong for the same reason
+        if None in kinds:
             return None, (None,) * len(args)
         if expr.name == "/":
             return DOUBLE, (DOUBLE,) * len(args)
@@ -314,7 +319,10 @@ class _Checker:
 
     def strings(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
         for arg in args:
+            before = len(self.faults)
             self.expect(expr, arg, STRING)
+            if len(self.faults) > before:
+                break
         return STRING, (STRING,) * len(args)
 
     def like(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
