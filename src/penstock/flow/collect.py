@@ -1,0 +1,74 @@
+"""`flow gc`: which runs may go, what they weigh, and removing them.
+
+A run stays when it lives, when it is the newest finished run of its flow, or when it is among the last `keep` or
+younger than `days`. Nothing that stays needs a run that goes: reused outputs are linked into the run that reused them,
+and a cache entry goes with the outputs it points into.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+
+from penstock.flow.store import RunRecord, RunStore
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run that may be removed. `size_bytes`: what removing it frees (linked files count where nobody else has them)."""
+
+    run: RunRecord
+    size_bytes: int
+
+
+def candidates(store: RunStore, keep: int, days: float) -> list[Candidate]:
+    """Oldest first."""
+    newest_done: set[str] = set()
+    flows_seen: dict[str, int] = {}
+    found = []
+    for record in store.runs():  # newest first
+        position = flows_seen.get(record.flow_file, 0)
+        flows_seen[record.flow_file] = position + 1
+        first_done = record.status == "done" and record.flow_file not in newest_done
+        if first_done:
+            newest_done.add(record.flow_file)
+        young = time.time() - record.started < days * 86_400
+        if first_done or position < keep or young or store.runner(record.run):
+            continue
+        found.append(Candidate(record, _weight(store, record)))
+    return found[::-1]
+
+
+def _weight(store: RunStore, record: RunRecord) -> int:
+    total = 0
+    for parent, _, files in os.walk(store.run_folder(record.run)):
+        for name in files:
+            found = os.lstat(os.path.join(parent, name))  # noqa: PTH118
+            if found.st_nlink == 1:
+                total += found.st_size
+    return total
+
+
+def remove(store: RunStore, found: Candidate) -> bool:
+    """Forget the run, then delete its folder; False when somebody runs it now."""
+    lock = store.lock(found.run.run)
+    if lock is None:
+        return False
+    try:
+        store.delete_run(found.run.run)
+        shutil.rmtree(store.run_folder(found.run.run), ignore_errors=True)
+    finally:
+        os.close(lock)
+    return True
+
+
+def orphans(store: RunStore) -> list[str]:
+    """Folders of runs that the store does not know: a removal that was killed between its two halves."""
+    known = {r.run for r in store.runs()}
+    return sorted(
+        p.name
+        for p in (store.folder / "runs").iterdir()
+        if p.is_dir() and p.name not in known and not store.runner(p.name)
+    )
