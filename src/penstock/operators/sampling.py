@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt
 
 from penstock.data.schema import Column, Info, Schema
 from penstock.errors import DataError
+from penstock.native import hash_column
 from penstock.operators.base import CheckContext, Checked, Expression, Fault, Form, Names, Process, RunContext
 from penstock.operators.column_checks import frame, is_a, typed, unknown
 from penstock.operators.conditions import condition, condition_faults
@@ -149,17 +150,20 @@ class Split(Process):
         import polars as pl
 
         bounds = np.array([bound(share) for share in cumulative(self.at)], dtype=np.uint64)
-        column, seed = self.column, self.seed
+        source, seed = self.column or _ROW, self.seed
 
-        def part(values: pl.Series) -> pl.Series:
-            if column and values.null_count():
-                raise _null(column, values.null_count())
-            return pl.Series(np.searchsorted(bounds, _hashes(values, seed), side="right").astype(np.uint8))
+        def parted(morsel: pl.DataFrame) -> pl.DataFrame:
+            values = morsel[source]
+            if values.null_count():
+                raise _null(source, values.null_count())
+            hashes = _hashes(values.cast(pl.Int64) if source == _ROW else values, seed)
+            place = np.searchsorted(bounds, hashes, side="right").astype(np.uint8)
+            return morsel.with_columns(pl.Series(_PART, place))
 
         if self.by == "random":
             found = found.with_row_index(_ROW)
-        source = pl.col(self.column) if self.by == "hash" else _ordinal()
-        found = found.with_columns(source.map_batches(part, return_dtype=pl.UInt8, is_elementwise=True).alias(_PART))
+        schema = {**found.collect_schema(), _PART: pl.UInt8()}
+        found = found.map_batches(parted, streamable=True, schema=schema)
         return {p: found.filter(pl.col(_PART) == i).select(names) for i, p in enumerate(self.ports())}
 
     def _by_order(self, found: pl.LazyFrame, context: RunContext) -> dict[str, pl.LazyFrame]:
@@ -210,9 +214,7 @@ def _ordinal() -> pl.Expr:
 
 
 def _hashes(values: pl.Series, seed: int) -> NDArray[np.uint64]:
-    from penstock import native
-
-    hashed: NDArray[np.uint64] = native.hash_column(values.to_arrow(), seed).to_numpy(zero_copy_only=False)
+    hashed: NDArray[np.uint64] = hash_column(values.to_arrow(), seed).to_numpy(zero_copy_only=False)
     return hashed
 
 

@@ -36,13 +36,15 @@ def split_faults(by: str, column: str, at: Sequence[str], into: Sequence[str]) -
     if by in ("random", "order") and column:
         hint = 'write by="hash" to keep equal values together, by="time" to cut where the values say'
         faults.append(Fault("OPER104", f"column: a split by {by} looks at no column", hint))
+    if not at:
+        return [*faults, Fault("OPER104", "at: it holds no share", 'write at="0.8"')]
     faults += _at_faults(by, at)
     ports = into or DEFAULT_PORTS.get(len(at))
     if ports is None:
         said = f"into: {len(at)} cuts give {len(at) + 1} ports, which need names"
         faults.append(Fault("OPER104", said, 'write into="a b c d"'))
     elif len(ports) != len(at) + 1:
-        said = f"into: {len(at)} cut{'s' * (len(at) != 1)} give {len(at) + 1} ports, not {len(ports)}"
+        said = f"into: {len(at)} cut{'s give' if len(at) > 1 else ' gives'} {len(at) + 1} ports, not {len(ports)}"
         faults.append(Fault("OPER104", said, "the last port takes the rest: name it, but give it no share"))
     faults += repeated(into, "into")
     faults += [
@@ -54,8 +56,6 @@ def split_faults(by: str, column: str, at: Sequence[str], into: Sequence[str]) -
 
 
 def _at_faults(by: str, at: Sequence[str]) -> list[Fault]:
-    if not at:
-        return [Fault("OPER104", "at: it holds no share", 'write at="0.8"')]
     if by == "time" and dated(at):
         try:
             moments = [datetime.fromisoformat(text) for text in at]

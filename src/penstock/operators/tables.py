@@ -1,20 +1,24 @@
-"""The operators on whole tables: `union`, `sort`, `limit`."""
+"""The operators on whole tables: `union`, `sort`, `limit`, `aggregate`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt
 
 from penstock.data.schema import Column, Info, Schema
-from penstock.operators.base import CheckContext, Checked, Columns, Fault, Process, Refs, RunContext
-from penstock.operators.column_checks import comma_list, frame, typed, unknown
+from penstock.operators.base import CheckContext, Checked, Columns, Fault, Names, Process, Refs, RunContext
+from penstock.operators.column_checks import comma_list, frame, repeated, typed, unknown
 from penstock.operators.join_keys import polars_type, shared_type
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+
+
+_DIRECTION = re.compile(r"\s*(asc|desc)?\s*(?:nulls\s+(first|last))?\s*", re.IGNORECASE)
 
 
 class Union(Process):
@@ -88,28 +92,31 @@ class Sort(Process):
     """Puts rows in order.
 
     Stable: rows that compare equal keep their order. Strings order by bytes, false before true, NaN is the greatest
-    number, nulls come last in either direction. Errors: columns without an order (lists, structs).
+    number, nulls come last in either direction unless "nulls first" stands behind the column. Errors: columns without
+    an order (lists, structs).
     Needs memory for the whole frame.
     """
 
     type: ClassVar[str] = "sort"
     example: ClassVar[str] = '<process name="ranked" type="sort" from="scored" by="score desc, user_id"/>'
 
-    by: Columns = Field(description='columns, each with "desc" behind it for falling order: "a desc, b"')
+    by: Columns = Field(description='columns, each with "desc" or "nulls first" behind it if wanted: "a desc, b"')
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
         schema = frame(inputs[self.from_])
         keys, faults = _keys(self.by)
-        names = [name for name, _ in keys]
+        names = [name for name, _, _ in keys]
         faults += unknown(names, schema, "by") + typed(names, schema, "by", "ordered")
         return Checked({"": schema}, tuple(faults))
 
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
         keys, _ = _keys(self.by)
         schema = frame(context.info(self.from_))
-        by = [ordered(name, schema) for name, _ in keys]
         found: pl.LazyFrame = inputs[self.from_].sort(
-            by, descending=[falling for _, falling in keys], nulls_last=True, maintain_order=True
+            [ordered(name, schema) for name, _, _ in keys],
+            descending=[falling for _, falling, _ in keys],
+            nulls_last=[not first for _, _, first in keys],
+            maintain_order=True,
         )
         return found
 
@@ -124,17 +131,21 @@ def ordered(name: str, schema: Schema) -> pl.Expr:
     return pl.col(name).cast(pl.String) if coded else pl.col(name)
 
 
-def _keys(by: str) -> tuple[list[tuple[str, bool]], list[Fault]]:
-    """`a desc, b` as [("a", True), ("b", False)]."""
+def _keys(by: str) -> tuple[list[tuple[str, bool, bool]], list[Fault]]:
+    """`a desc, b nulls first` as [("a", True, False), ("b", False, True)]."""
+    hint = 'write by="a desc, b"'
     read, rest = comma_list(by)
     if rest:
-        return [], [Fault("OPER104", f"by: '{rest}' is not a column", 'write by="a desc, b"')]
-    faults = [
-        Fault("OPER104", f"by: '{direction}' after '{name}' is neither asc nor desc", 'write by="a desc, b"')
-        for name, direction in read
-        if direction.lower() not in ("", "asc", "desc")
-    ]
-    return [(name, direction.lower() == "desc") for name, direction in read], faults
+        return [], [Fault("OPER104", f"by: '{rest}' is not a column", hint)]
+    keys, faults = [], []
+    for name, behind in read:
+        match = _DIRECTION.fullmatch(behind)
+        if match is None:
+            faults.append(Fault("OPER104", f"by: '{behind}' after '{name}' is neither asc nor desc", hint))
+        else:
+            falling, first = (match[1] or "").lower() == "desc", (match[2] or "").lower() == "first"
+            keys.append((name, falling, first))
+    return keys, faults
 
 
 class Limit(Process):
@@ -151,3 +162,40 @@ class Limit(Process):
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
         found: pl.LazyFrame = inputs[self.from_].head(self.rows)
         return found
+
+
+class Aggregate(Process):
+    """Makes a row of each group of rows that are equal in `by`; without `by`, one row of them all.
+
+    Sorted by `by`; null is a group of its own and comes last, NaN is one group. Columns: `by`, then `columns`.
+    Aggregates skip nulls and give null where nothing is left, counts 0. Counts, extremes and sums of integers need
+    memory for the groups only; sums and means of floats, quantiles and the like for the columns they read, because
+    they add up in row order and so give the same bits at any number of threads.
+    """
+
+    type: ClassVar[str] = "aggregate"
+    example: ClassVar[str] = (
+        '<process name="daily" type="aggregate" from="clicks" by="day city" columns="count(*) as n, avg(x) as mean"/>'
+    )
+
+    by: Names = Field((), description="the columns that make a group; none: all rows are one")
+    columns: Columns = Field(min_length=1, description='"count(*) as n, avg(x) as m"')
+
+    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
+        from penstock.operators.expressions import check_columns
+
+        schema = frame(inputs[self.from_])
+        faults = [*unknown(self.by, schema, "by"), *repeated(self.by, "by"), *typed(self.by, schema, "by", "ordered")]
+        if faults:
+            return Checked({"": Schema.unknown()}, tuple(faults))
+        columns, found = check_columns(self.columns, schema, by=self.by)
+        listed = {column.name for column in columns}
+        keys = [schema.get(name) or Column(name) for name in self.by if name not in listed]
+        return Checked({"": Schema((*keys, *columns))}, tuple(found))
+
+    def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
+        from penstock.operators.aggregation import aggregated
+        from penstock.operators.expressions import parse_columns
+
+        schema = frame(context.info(self.from_))
+        return aggregated(inputs[self.from_], self.by, parse_columns(self.columns), schema)
