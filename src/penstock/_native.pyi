@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, final, overload
 
@@ -77,3 +77,33 @@ class Plan:
     def explain_row(self, row: Mapping[str, object]) -> list[tuple[str, int, str, float]]: ...
 
 def hash_column(array: pa.Array[Any], seed: int = 0) -> pa.UInt64Array: ...
+
+# --- text formats (crates/penstock-python/src/data.rs) --------------------------------------------------------------
+
+_File = tuple[str, Callable[[], Any] | None]
+
+def csv_reader(
+    files: Sequence[_File],
+    options: Mapping[str, object],
+    columns: Sequence[tuple[str, str]],
+    wanted: Sequence[bool],
+    on_error: str,
+    threads: int,
+) -> Iterator[tuple[int, pa.RecordBatch, list[tuple[int, str, str, str]]]]: ...
+def csv_sample(file: _File, options: Mapping[str, object], rows: int) -> list[tuple[str, str]]: ...
+def json_reader(
+    files: Sequence[_File], schema: pa.Schema, wanted: Sequence[bool], on_error: str, encoding: str, threads: int
+) -> Iterator[tuple[int, pa.RecordBatch, list[tuple[int, str, str, str]]]]: ...
+def json_sample(file: _File, encoding: str, rows: int) -> pa.Schema: ...
+def text_reader(
+    files: Sequence[_File], on_error: str, encoding: str, threads: int
+) -> Iterator[tuple[int, pa.RecordBatch, list[tuple[int, str, str, str]]]]: ...
+def libsvm_reader(
+    files: Sequence[_File], base: int, on_error: str, threads: int
+) -> Iterator[tuple[int, pa.RecordBatch, list[tuple[int, str, str, str]]]]: ...
+@final
+class LibsvmWriter:
+    """Turns batches of label f32, keys list<i64>, weights list<f32>, qid i64 into libsvm text."""
+
+    def __init__(self) -> None: ...
+    def lines(self, batch: pa.RecordBatch) -> bytes: ...

@@ -6,6 +6,30 @@ Native errors arrive as `ValueError` (bad input; message says where and what), `
 
 from __future__ import annotations
 
-from penstock._native import Dictionary, Plan, RowError, hash_column
+from penstock._native import (
+    Dictionary,
+    LibsvmWriter,
+    Plan,
+    RowError,
+    csv_reader,
+    csv_sample,
+    hash_column,
+    json_reader,
+    json_sample,
+    libsvm_reader,
+    text_reader,
+)
 
-__all__ = ["Dictionary", "Plan", "RowError", "hash_column"]
+__all__ = [
+    "Dictionary",
+    "LibsvmWriter",
+    "Plan",
+    "RowError",
+    "csv_reader",
+    "csv_sample",
+    "hash_column",
+    "json_reader",
+    "json_sample",
+    "libsvm_reader",
+    "text_reader",
+]

@@ -1,1 +1,19 @@
-//! Readers that keep what they reject: CSV, JSON lines and libsvm into Arrow, with a reason for every row left out.
+//! Text formats in, Arrow batches out: CSV, JSON lines, plain text and libsvm, with a stream of rejected rows.
+//!
+//! `source` decompresses and decodes, `chunk` cuts whole records, a `Format` (`csv`, `json`, `text`, `libsvm`) parses
+//! a chunk on any thread, `reader` keeps the order. Start with `reader`.
+
+pub mod chunk;
+pub mod csv;
+pub mod error;
+pub mod infer;
+pub mod json;
+pub mod libsvm;
+pub mod reader;
+pub mod record;
+pub mod scalar;
+pub mod source;
+pub mod text;
+
+pub use error::{OnError, ReadError, Reject};
+pub use reader::{FileSpec, Format, Reader};

@@ -34,9 +34,7 @@ def polars_schema(schema: pa.Schema) -> dict[str, pl.DataType]:
     """The same columns as Polars will hold them."""
     import polars as pl
 
-    empty = pl.from_arrow(schema.empty_table())
-    assert isinstance(empty, pl.DataFrame)
-    return dict(empty.schema)
+    return dict(pl.DataFrame(schema.empty_table()).schema)
 
 
 def merged(files: list[File], schemas: list[pa.Schema]) -> pa.Schema:

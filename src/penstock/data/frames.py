@@ -29,10 +29,9 @@ def lazy_frame(schema: pa.Schema, batches: Batches, name: str) -> pl.LazyFrame:
         left = n_rows
         if left == 0:
             return
-        stream = batches(columns)
-        for batch in stream:
+        for batch in batches(columns or None):
             frame = pl.DataFrame(batch)
-            if columns is not None:
+            if columns:
                 frame = frame.select(columns)
             if left is not None:
                 frame = frame.head(left)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
+from urllib.parse import quote
 
 import pyarrow as pa
 
-from penstock.data.paths import File
+from penstock.data.paths import NULL_PARTITION, File
 from penstock.errors import DataError
 
 Value = str | int | date | None
@@ -41,6 +43,17 @@ def with_partitions(batch: pa.RecordBatch, values: dict[str, Value], fields: lis
         index = batch.schema.get_field_index(field.name)
         batch = batch.append_column(field, column) if index < 0 else batch.set_column(index, field, column)
     return batch
+
+
+def partition_folder(values: Mapping[str, object]) -> str:
+    """The folder of these values: `dt=2026-01-02/city=Oslo`, escaped as URLs are."""
+    return "/".join(f"{quote(name, safe='')}={_text(value)}" for name, value in values.items())
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return NULL_PARTITION
+    return quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
 
 
 def _type(texts: list[str | None]) -> pa.DataType:

@@ -84,7 +84,7 @@ def partitions_of(path: str) -> tuple[tuple[str, str | None], ...]:
     """The `name=value` folders on the way to a file."""
     folders = PurePosixPath(path.partition("://")[2] if "://" in path else path).parts[:-1]
     pairs = (_PARTITION.fullmatch(part) for part in folders)
-    return tuple((m[1], None if m[2] == NULL_PARTITION else unquote(m[2])) for m in pairs if m)
+    return tuple((unquote(m[1]), None if m[2] == NULL_PARTITION else unquote(m[2])) for m in pairs if m)
 
 
 # --- local ---------------------------------------------------------------------------------------------------

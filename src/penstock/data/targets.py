@@ -7,6 +7,7 @@ die at any instant: what it leaves is hidden and locked by nobody, and the next 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -112,10 +113,8 @@ class Target:
     def abort(self) -> None:
         """Forget what was written; never raises."""
         if self._staging is not None:
-            try:
+            with contextlib.suppress(OSError):  # the next target of this place removes it
                 _remove(self._staging.parent if self.remote else self._staging)
-            except OSError:
-                pass  # the next target of this place removes it
             self._staging = None
         self._release()
 

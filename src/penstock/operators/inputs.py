@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from penstock.data.arrow_types import plain
+from penstock.data.csv_files import Dialect, expand_names, parse_types, separator, unknown_types
+from penstock.data.partitions import partition_fields
 from penstock.data.paths import File, resolve
 from penstock.data.schema import Schema
-from penstock.data.stores import is_remote, local_path
+from penstock.data.stores import is_remote, local_path, storing
+from penstock.data.text_files import Rejecting
 from penstock.errors import DataError, did_you_mean
 from penstock.operators.base import CheckContext, Checked, Fault, Input, Location, Names, RunContext
 
@@ -72,8 +75,7 @@ class FileInput(Input):
 
     def read(self, context: RunContext) -> pl.LazyFrame:
         """Raises `DataError` where a file is missing, damaged, or has a bad row under on_error="fail"."""
-        files = self.found(context.flow_dir)
-        frame = self.scan(files, context)
+        frame = self.scan(self.found(context.flow_dir), context)
         if not self.columns:
             return frame
         names = frame.collect_schema().names()
@@ -146,41 +148,208 @@ class OrcInput(FileInput):
         return scan(files, "orc")
 
 
-class CsvInput(FileInput):
-    """Read CSV."""
+class TextFileInput(FileInput):
+    """What the formats of text share: encodings, and rows that may be bad."""
+
+    encoding: Literal["utf-8", "gbk", "latin-1"] = Field(
+        "utf-8", description="how the bytes of the files spell characters"
+    )
+
+    def rejecting(self, context: RunContext) -> Rejecting:
+        return Rejecting(self.on_error, self.errors, context.progress)
+
+
+class CsvInput(TextFileInput):
+    """Read CSV. A column is int (i64), float (f64), bool, date, timestamp (microseconds, UTC where no zone is written)
+    or str: what `types` does not say is inferred from the first 10,000 rows of the first file.
+
+    Inference takes the narrowest type that all of them have; quoted fields, numbers with a leading zero or plus sign
+    and integers beyond 64 bits are str, mixtures and empty columns too. An unquoted empty field is null, `""` the empty
+    string; in columns that are not str a blank or quoted-empty field is null as well. Lines end in LF or CRLF; blank
+    lines are skipped unless there is only one column; a byte-order mark is dropped. Every file has its own header:
+    columns are found by name, one that a later file lacks is null in its rows.
+    A bad row (a field that is not of its column's type, too many or too few fields, a broken quote, bytes that are not
+    of the encoding) is an error that names file, line and column, unless `on_error` says otherwise. With "keep" a
+    field that is missing is null and one too many is cut; a row with a broken quote cannot be kept.
+    """
 
     type: ClassVar[str] = "csv"
-    example: ClassVar[str] = '<input name="clicks" type="csv" path="data/clicks.csv"/>'
+    example: ClassVar[str] = (
+        '<input name="clicks" type="csv" path="data/clicks.csv.gz" types="user_id:str price:float"/>'
+    )
 
-    sep: str = Field(",", description="one character between fields; \\t for a tab")
-    header_: bool = Field(True, alias="header", description="whether the first line names the columns")
+    sep: str = Field(",", description="one character between fields; \\t for a tab, \\x01 for a control character")
+    header_: bool = Field(True, alias="header", description="whether the first line of each file is a header")
+    names: str = Field("", description='names of the columns, in place of a header\'s: "label I1..I13 C1..C26"')
+    quote: str = Field('"', description="the character around fields that hold separators; empty: quotes are ordinary")
+    null: Names = Field((), description="texts that mean null when they stand unquoted, besides the empty field")
+    types: str = Field("", description='types of columns, by name or glob: "label:int I*:float C*:str"')
+
+    @field_validator("sep")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        return separator(value)
+
+    @field_validator("quote")
+    @classmethod
+    def _one_or_none(cls, value: str) -> str:
+        if len(value) > 1 or (value and (ord(value) > 127 or value in "\r\n")):
+            raise ValueError("it is one ASCII character, or empty")
+        return value
+
+    @field_validator("names")
+    @classmethod
+    def _ranges(cls, value: str) -> str:
+        expand_names(value)
+        return value
+
+    @field_validator("types")
+    @classmethod
+    def _known_types(cls, value: str) -> str:
+        parse_types(value)
+        return value
+
+    @model_validator(mode="after")
+    def _two_characters(self) -> CsvInput:
+        if self.sep == self.quote:
+            raise ValueError("sep and quote are the same character")
+        return self
+
+    def check(self, context: CheckContext) -> Checked:
+        checked = super().check(context)
+        schema = checked.outputs[""]
+        if checked.failed or not isinstance(schema, Schema) or schema.open or self.columns:
+            return checked
+        return Checked(checked.outputs, (*checked.faults, *_types_for_nothing(schema, self.types)))
 
     def header(self, files: list[File]) -> pa.Schema:
-        return self._frame(files).collect_schema().to_arrow()
+        from penstock.data import csv_files
+
+        return _with_folders(
+            csv_files.arrow_schema(csv_files.columns(files, self.dialect(), parse_types(self.types))), files
+        )
 
     def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
-        return self._frame(files)
+        from penstock.data import csv_files
 
-    def _frame(self, files: list[File]) -> pl.LazyFrame:
-        import polars as pl
+        types = parse_types(self.types)
+        return csv_files.scan(files, self.dialect(), types, self.rejecting(context), context.threads)
 
-        sep = self.sep.replace("\\t", "\t")
-        return pl.scan_csv([f.url for f in files], separator=sep, has_header=self.header_, infer_schema_length=10_000)
+    def dialect(self) -> Dialect:
+        names = expand_names(self.names) if self.names else None
+        return Dialect(self.sep, self.quote, self.header_, self.encoding, self.null, names)
 
 
-class JsonInput(FileInput):
-    """Read JSON lines."""
+class JsonInput(TextFileInput):
+    """Read JSON lines: one object a line. Columns are i64, f64, bool, str, lists and structs of them, inferred from
+    the first 10,000 rows of the first file; `types` has the last word and may name date and timestamp.
+
+    A missing key and `null` are null. Integers widen to floats within those rows; of other types in one column the one
+    seen first stays. Blank lines are skipped; a key that those rows never had is passed over.
+    A bad row (not one JSON object, a value of another type) is an error that names file, line and key, unless
+    `on_error` says otherwise.
+    """
 
     type: ClassVar[str] = "json"
-    example: ClassVar[str] = '<input name="clicks" type="json" path="data/clicks.jsonl"/>'
+    example: ClassVar[str] = '<input name="clicks" type="json" path="data/clicks.jsonl" types="ts:timestamp"/>'
+
+    types: str = Field("", description='types of columns, by name or glob: "ts:timestamp id:str"')
+
+    @field_validator("types")
+    @classmethod
+    def _known_types(cls, value: str) -> str:
+        parse_types(value)
+        return value
 
     def header(self, files: list[File]) -> pa.Schema:
-        return self.scan(files, None).collect_schema().to_arrow()  # type: ignore[arg-type]
+        from penstock.data.line_files import json_schema
+
+        return _with_folders(json_schema(files, self.encoding, parse_types(self.types)), files)
 
     def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
-        import polars as pl
+        from penstock.data.line_files import scan_json
 
-        return pl.scan_ndjson([f.url for f in files], infer_schema_length=10_000)
+        return scan_json(files, self.encoding, parse_types(self.types), self.rejecting(context), context.threads)
+
+
+class TextInput(TextFileInput):
+    """Read lines of text as one column, `value` (str). An empty line is the empty string, never null.
+
+    A line whose bytes are not of the encoding is an error, unless `on_error` says otherwise.
+    """
+
+    type: ClassVar[str] = "text"
+    example: ClassVar[str] = '<input name="lines" type="text" path="logs/*.log.gz"/>'
+
+    def header(self, files: list[File]) -> pa.Schema:
+        from penstock.data.line_files import TEXT_SCHEMA
+
+        _readable(files)
+        return _with_folders(TEXT_SCHEMA, files)
+
+    def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
+        from penstock.data.line_files import scan_text
+
+        return scan_text(files, self.encoding, self.rejecting(context), context.threads)
+
+
+class LibsvmInput(FileInput):
+    """Read libsvm files: `label` f32, `indices` list<i64>, `values` list<f32>, `qid` i64 (null where none is given).
+
+    Indices are the file's less `base`, in the file's order; repeated ones stay. 1e9 dimensions and more are ordinary:
+    rows are never as wide as the data. Comments after `#` and blank lines are skipped.
+    A bad row (no number, an index below the base) is an error that names file and line, unless `on_error` says
+    otherwise.
+    """
+
+    type: ClassVar[str] = "libsvm"
+    example: ClassVar[str] = '<input name="a9a" type="libsvm" path="data/a9a"/>'
+
+    base: Literal[0, 1] = Field(1, description="what the first index of a file is")
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value in ("0", "1") else value
+
+    def header(self, files: list[File]) -> pa.Schema:
+        from penstock.data.line_files import LIBSVM_SCHEMA
+
+        _readable(files)
+        return _with_folders(LIBSVM_SCHEMA, files)
+
+    def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
+        from penstock.data.line_files import scan_libsvm
+
+        rejecting = Rejecting(self.on_error, self.errors, context.progress)
+        return scan_libsvm(files, self.base, rejecting, context.threads)
+
+
+def _with_folders(schema: pa.Schema, files: list[File]) -> pa.Schema:
+    """The files' columns, then those of their name=value folders."""
+    for field in partition_fields(files):
+        index = schema.get_field_index(field.name)
+        schema = schema.append(field) if index < 0 else schema.set(index, field)
+    return schema
+
+
+def _readable(files: list[File]) -> None:
+    """Raise `DataError` now for a file that the run could not open."""
+    for file in files:
+        if not file.remote:
+            with storing(file.url, "read"), Path(file.url).open("rb"):
+                pass
+
+
+def _types_for_nothing(schema: Schema, types: str) -> tuple[Fault, ...]:
+    return tuple(
+        Fault(
+            "DATA017",
+            f"types speaks of '{name}', but there is no such column",
+            did_you_mean(name, schema.names, _list(schema.names)),
+        )
+        for name in unknown_types(schema.names, parse_types(types))
+    )
 
 
 def _list(names: tuple[str, ...] | list[str]) -> str:

@@ -1,0 +1,366 @@
+//! CSV to Arrow: a type a column, every field checked whether or not it is wanted, so that which rows are rejected never
+//! depends on what a flow reads of them.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, Int64Builder, StringViewBuilder,
+    TimestampMicrosecondBuilder, UInt64Builder,
+};
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, TimeUnit};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+
+use crate::chunk::Chunk;
+use crate::error::{OnError, ReadError, Reject};
+use crate::reader::{Format, Parsed};
+use crate::record::{self, Dialect, Ending, Field};
+use crate::scalar::{self, Kind};
+
+#[derive(Clone, Debug)]
+pub struct CsvColumn {
+    pub name: String,
+    pub kind: Kind,
+}
+
+/// How a CSV is written, and what is wanted of it.
+#[derive(Clone, Debug)]
+pub struct CsvFormat {
+    pub dialect: Dialect,
+    pub header: bool,
+    /// Columns were named by the user: the header, if any, is skipped and fields count by position.
+    pub named: bool,
+    pub nulls: Vec<Vec<u8>>,
+    pub columns: Vec<CsvColumn>,
+    /// Which columns to build.
+    pub wanted: Vec<bool>,
+    pub on_error: OnError,
+}
+
+pub fn arrow_type(kind: Kind) -> DataType {
+    match kind {
+        Kind::Int => DataType::Int64,
+        Kind::UInt => DataType::UInt64,
+        Kind::Float => DataType::Float64,
+        Kind::Bool => DataType::Boolean,
+        Kind::Date => DataType::Date32,
+        Kind::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        Kind::Str => DataType::Utf8View,
+    }
+}
+
+/// The text of the header's fields.
+pub fn header_names(data: &[u8], dialect: Dialect) -> Result<(Vec<String>, usize), String> {
+    let mut fields = Vec::new();
+    let (end, ending) = record::split(data, 0, dialect, &mut fields);
+    if ending != Ending::Whole {
+        return Err("the header has a quote that is never closed".to_owned());
+    }
+    let mut scratch = Vec::new();
+    let mut names = Vec::with_capacity(fields.len());
+    for (at, &field) in fields.iter().enumerate() {
+        let name = std::str::from_utf8(record::text(data, field, dialect.quote, &mut scratch))
+            .map_err(|_| "the header is not valid text in this encoding".to_owned())?;
+        names.push(if name.is_empty() {
+            format!("column_{}", at + 1)
+        } else {
+            name.to_owned()
+        });
+    }
+    for (at, name) in names.iter().enumerate() {
+        if names[..at].contains(name) {
+            return Err(format!("the header names column '{name}' twice"));
+        }
+    }
+    Ok((names, end))
+}
+
+impl CsvFormat {
+    pub fn schema(&self) -> Arc<Schema> {
+        let wanted = self
+            .columns
+            .iter()
+            .zip(&self.wanted)
+            .filter(|(_, wanted)| **wanted);
+        Arc::new(Schema::new(
+            wanted
+                .map(|(c, _)| ArrowField::new(&c.name, arrow_type(c.kind), true))
+                .collect::<Vec<_>>(),
+        ))
+    }
+
+    fn value<'a>(
+        &self,
+        kind: Kind,
+        raw: &'a [u8],
+        quoted: bool,
+        valid: bool,
+    ) -> Result<Value<'a>, Reason> {
+        if !quoted && (raw.is_empty() || self.is_null(raw)) {
+            return Ok(Value::Null);
+        }
+        if kind == Kind::Str {
+            return match std::str::from_utf8(if valid { b"" } else { raw }) {
+                Ok(_) => Ok(Value::Str(raw)),
+                Err(_) => Err(Reason::Encoding),
+            };
+        }
+        let text = scalar::trim(raw);
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        match kind {
+            Kind::Int => scalar::int(text).map(Value::Int),
+            Kind::UInt => scalar::uint(text).map(Value::UInt),
+            Kind::Float => scalar::float(text).map(Value::Float),
+            Kind::Bool => scalar::boolean(text).map(Value::Bool),
+            Kind::Date => scalar::date(text).map(Value::Date),
+            Kind::Timestamp => scalar::timestamp(text).map(Value::Int),
+            Kind::Str => None,
+        }
+        .ok_or(Reason::Type(kind))
+    }
+
+    fn is_null(&self, raw: &[u8]) -> bool {
+        !self.nulls.is_empty() && {
+            let trimmed = scalar::trim(raw);
+            self.nulls.iter().any(|null| null == trimmed)
+        }
+    }
+}
+
+/// A parsed field, held until its whole row is known to be good.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Null,
+    Int(i64),
+    UInt(u64),
+    Float(f64),
+    Bool(bool),
+    Date(i32),
+    Str(&'a [u8]),
+    /// A string whose doubled quotes must still be undone.
+    Doubled(Field),
+}
+
+enum Reason {
+    Type(Kind),
+    Encoding,
+}
+
+impl Reason {
+    fn sentence(&self, raw: &[u8]) -> String {
+        let shown: String = String::from_utf8_lossy(raw).chars().take(60).collect();
+        match self {
+            Reason::Encoding => format!("'{shown}' is not valid in the file's encoding"),
+            Reason::Type(Kind::Int)
+                if scalar::float(scalar::trim(raw)).is_some_and(|f| f.abs() >= 9e18) =>
+            {
+                format!("'{shown}' does not fit 64 bits")
+            }
+            Reason::Type(kind) => format!("'{shown}' is not of type {}", kind.name()),
+        }
+    }
+}
+
+enum Column {
+    Int(Int64Builder),
+    UInt(UInt64Builder),
+    Float(Float64Builder),
+    Bool(BooleanBuilder),
+    Date(Date32Builder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Str(StringViewBuilder),
+}
+
+impl Column {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Int => Column::Int(Int64Builder::new()),
+            Kind::UInt => Column::UInt(UInt64Builder::new()),
+            Kind::Float => Column::Float(Float64Builder::new()),
+            Kind::Bool => Column::Bool(BooleanBuilder::new()),
+            Kind::Date => Column::Date(Date32Builder::new()),
+            Kind::Timestamp => Column::Timestamp(TimestampMicrosecondBuilder::new()),
+            Kind::Str => Column::Str(StringViewBuilder::new()),
+        }
+    }
+
+    fn push(&mut self, value: Value<'_>, data: &[u8], quote: Option<u8>, scratch: &mut Vec<u8>) {
+        match (self, value) {
+            (Column::Int(b), Value::Int(v)) => b.append_value(v),
+            (Column::UInt(b), Value::UInt(v)) => b.append_value(v),
+            (Column::Float(b), Value::Float(v)) => b.append_value(v),
+            (Column::Bool(b), Value::Bool(v)) => b.append_value(v),
+            (Column::Date(b), Value::Date(v)) => b.append_value(v),
+            (Column::Timestamp(b), Value::Int(v)) => b.append_value(v),
+            (Column::Str(b), Value::Str(v)) => b.append_value(String::from_utf8_lossy(v)),
+            (Column::Str(b), Value::Doubled(field)) => {
+                b.append_value(String::from_utf8_lossy(record::text(
+                    data, field, quote, scratch,
+                )));
+            }
+            (Column::Int(b), _) => b.append_null(),
+            (Column::UInt(b), _) => b.append_null(),
+            (Column::Float(b), _) => b.append_null(),
+            (Column::Bool(b), _) => b.append_null(),
+            (Column::Date(b), _) => b.append_null(),
+            (Column::Timestamp(b), _) => b.append_null(),
+            (Column::Str(b), _) => b.append_null(),
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Column::Int(mut b) => Arc::new(b.finish()),
+            Column::UInt(mut b) => Arc::new(b.finish()),
+            Column::Float(mut b) => Arc::new(b.finish()),
+            Column::Bool(mut b) => Arc::new(b.finish()),
+            Column::Date(mut b) => Arc::new(b.finish()),
+            Column::Timestamp(mut b) => Arc::new(b.finish()),
+            Column::Str(mut b) => Arc::new(b.finish()),
+        }
+    }
+}
+
+/// Where each field of one file goes: column indexes, in the order of the file's own header.
+pub type Mapping = Vec<usize>;
+
+impl Format for CsvFormat {
+    type Context = Mapping;
+
+    fn dialect(&self) -> Option<Dialect> {
+        Some(self.dialect)
+    }
+
+    fn begin(&self, first: &mut Chunk) -> Result<Mapping, ReadError> {
+        let by_position = (0..self.columns.len()).collect();
+        if !self.header || first.data.is_empty() {
+            return Ok(by_position);
+        }
+        let fault = |reason| ReadError::Header {
+            file: first.file,
+            reason,
+        };
+        if self.named {
+            let mut fields = Vec::new();
+            let (end, _) = record::split(&first.data, 0, self.dialect, &mut fields);
+            skip(first, end);
+            return Ok(by_position);
+        }
+        let (names, end) = header_names(&first.data, self.dialect).map_err(fault)?;
+        let mapping = names
+            .iter()
+            .map(|name| {
+                self.columns
+                    .iter()
+                    .position(|c| c.name == *name)
+                    .ok_or(name)
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|name| {
+                fault(format!(
+                    "its header has a column '{name}' that the first file lacks"
+                ))
+            })?;
+        skip(first, end);
+        Ok(mapping)
+    }
+
+    fn parse(&self, chunk: &Chunk, mapping: &Mapping) -> Result<Parsed, ReadError> {
+        let data = &chunk.data[..];
+        let valid = std::str::from_utf8(data).is_ok();
+        let mut columns: Vec<Option<Column>> = self
+            .columns
+            .iter()
+            .zip(&self.wanted)
+            .map(|(c, wanted)| wanted.then(|| Column::new(c.kind)))
+            .collect();
+        let mut row = vec![Value::Null; self.columns.len()];
+        let (mut fields, mut scratch, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut at, mut rows, mut line, mut counted) = (0, 0_usize, chunk.line, 0);
+        while at < data.len() {
+            let start = at;
+            let (next, ending) = record::split(data, at, self.dialect, &mut fields);
+            at = next;
+            let blank = fields.len() == 1 && !fields[0].quoted && fields[0].start == fields[0].end;
+            if blank && mapping.len() > 1 && ending == Ending::Whole {
+                continue;
+            }
+            let mut bad: Option<(String, String)> = None;
+            let whole_row = match ending {
+                Ending::Unclosed => Some("a quote is opened and never closed".to_owned()),
+                Ending::AfterQuote => Some("text follows a closing quote".to_owned()),
+                Ending::Whole if fields.len() != mapping.len() => Some(format!(
+                    "{} field(s) where {} are expected",
+                    fields.len(),
+                    mapping.len()
+                )),
+                Ending::Whole => None,
+            };
+            let kept =
+                ending == Ending::Whole && (whole_row.is_none() || self.on_error == OnError::Keep);
+            if kept {
+                if mapping.len() != row.len() || fields.len() < mapping.len() {
+                    row.fill(Value::Null);
+                }
+                for (&field, &column) in fields.iter().zip(mapping) {
+                    let kind = self.columns[column].kind;
+                    let raw = if field.doubled && kind != Kind::Str {
+                        Err(Reason::Type(kind))
+                    } else {
+                        self.value(kind, &data[field.start..field.end], field.quoted, valid)
+                    };
+                    row[column] = match raw {
+                        Ok(Value::Str(_)) if field.doubled => Value::Doubled(field),
+                        Ok(value) => value,
+                        Err(reason) => {
+                            let said = reason.sentence(&data[field.start..field.end]);
+                            bad.get_or_insert((self.columns[column].name.clone(), said));
+                            Value::Null
+                        }
+                    };
+                }
+            }
+            let fault = whole_row.map(|reason| (String::new(), reason)).or(bad);
+            if let Some((column, reason)) = fault {
+                line += memchr::memchr_iter(b'\n', &data[counted..start]).count() as u64;
+                counted = start;
+                let reject = Reject::new(line, &column, reason, &data[start..next]);
+                if self.on_error == OnError::Fail {
+                    return Err(ReadError::Bad {
+                        file: chunk.file,
+                        reject,
+                    });
+                }
+                rejects.push(reject);
+                if !kept || self.on_error == OnError::Drop {
+                    continue;
+                }
+            }
+            rows += 1;
+            for (column, value) in columns.iter_mut().zip(&row) {
+                if let Some(column) = column {
+                    column.push(*value, data, self.dialect.quote, &mut scratch);
+                }
+            }
+        }
+        let arrays = columns.into_iter().flatten().map(Column::finish).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(self.schema(), arrays, &options).map_err(
+            |error| ReadError::Damaged {
+                file: chunk.file,
+                reason: error.to_string(),
+            },
+        )?;
+        Ok(Parsed {
+            file: chunk.file,
+            batch,
+            rejects,
+        })
+    }
+}
+
+fn skip(chunk: &mut Chunk, bytes: usize) {
+    chunk.line += memchr::memchr_iter(b'\n', &chunk.data[..bytes]).count() as u64;
+    chunk.data.drain(..bytes);
+}
