@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 
-use arrow::array::{Array, ArrayData, Float32Array, Float64Array, Int64Array, UInt16Array, UInt32Array, UInt64Array};
+use arrow::array::{
+    Array, ArrayData, Float32Array, Float64Array, Int64Array, UInt16Array, UInt32Array, UInt64Array,
+};
 use arrow::pyarrow::PyArrowType;
 use penstock_training::fields::Field;
 use penstock_training::itemsets::{self, Itemsets, Limits};
@@ -27,7 +29,11 @@ macro_rules! reader {
         fn $name(given: Given, what: &str) -> PyResult<$array> {
             let data = given.0;
             if *data.data_type() != arrow::datatypes::DataType::$variant || data.null_count() > 0 {
-                let message = format!("{what} must be {} without nulls, not {}", stringify!($variant), data.data_type());
+                let message = format!(
+                    "{what} must be {} without nulls, not {}",
+                    stringify!($variant),
+                    data.data_type()
+                );
                 return Err(PyValueError::new_err(message));
             }
             Ok(<$array>::from(data))
@@ -51,7 +57,11 @@ fn u64_out(values: Vec<u64>) -> Given {
 }
 
 /// Run on a pool of `threads` threads (0: one a core) without the GIL.
-fn on_pool<T: Send>(py: Python<'_>, threads: usize, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+fn on_pool<T: Send>(
+    py: Python<'_>,
+    threads: usize,
+    work: impl FnOnce() -> T + Send,
+) -> PyResult<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     Ok(py.detach(|| pool.install(work)))
@@ -65,7 +75,10 @@ struct Teller {
 
 impl Teller {
     fn new(call: Option<Py<PyAny>>) -> Teller {
-        Teller { call, raised: RefCell::new(None) }
+        Teller {
+            call,
+            raised: RefCell::new(None),
+        }
     }
 
     fn tell(&self, count: usize, value: f64) -> bool {
@@ -74,7 +87,8 @@ impl Teller {
                 Some(call) => call.call1(py, (count, value)).map(|_| ()),
                 None => py.check_signals(),
             };
-            told.map_err(|error| *self.raised.borrow_mut() = Some(error)).is_ok()
+            told.map_err(|error| *self.raised.borrow_mut() = Some(error))
+                .is_ok()
         })
     }
 
@@ -96,20 +110,38 @@ struct Logistic {
 impl Logistic {
     #[new]
     fn new(rows: usize, threads: usize) -> PyResult<Self> {
-        Ok(Logistic { problem: Problem::new(rows).map_err(to_py)?, threads })
+        Ok(Logistic {
+            problem: Problem::new(rows).map_err(to_py)?,
+            threads,
+        })
     }
 
     #[pyo3(signature = (codes, size, prior=None))]
-    fn add_codes(&mut self, py: Python<'_>, codes: Given, size: usize, prior: Option<Given>) -> PyResult<()> {
+    fn add_codes(
+        &mut self,
+        py: Python<'_>,
+        codes: Given,
+        size: usize,
+        prior: Option<Given>,
+    ) -> PyResult<()> {
         let codes = u16s(codes, "codes")?;
-        let prior = prior.map(|p| f64s(p, "prior")).transpose()?.map(|p| p.values().to_vec());
+        let prior = prior
+            .map(|p| f64s(p, "prior"))
+            .transpose()?
+            .map(|p| p.values().to_vec());
         let problem = &mut self.problem;
-        let add = || problem.add(Field::codes(codes.values(), size)?, prior);
+        let add = || problem.add(Field::codes(codes.values().to_vec(), size)?, prior);
         on_pool(py, self.threads, add)?.map_err(to_py)
     }
 
     #[pyo3(signature = (offsets, keys, values=None))]
-    fn add_keys(&mut self, py: Python<'_>, offsets: Given, keys: Given, values: Option<Given>) -> PyResult<()> {
+    fn add_keys(
+        &mut self,
+        py: Python<'_>,
+        offsets: Given,
+        keys: Given,
+        values: Option<Given>,
+    ) -> PyResult<()> {
         let (offsets, keys) = (i64s(offsets, "offsets")?, u64s(keys, "keys")?);
         let values = values.map(|v| f32s(v, "values")).transpose()?;
         let problem = &mut self.problem;
@@ -181,17 +213,27 @@ impl KeyTable {
     #[new]
     fn new(keys: Given, weights: Given) -> PyResult<Self> {
         let (keys, weights) = (u64s(keys, "keys")?, f64s(weights, "weights")?);
-        key_table::KeyTable::new(keys.values(), weights.values()).map(KeyTable).map_err(to_py)
+        key_table::KeyTable::new(keys.values(), weights.values())
+            .map(KeyTable)
+            .map_err(to_py)
     }
 
     #[pyo3(signature = (offsets, keys, margins, values=None))]
-    fn add(&self, py: Python<'_>, offsets: Given, keys: Given, margins: Given, values: Option<Given>) -> PyResult<Given> {
+    fn add(
+        &self,
+        py: Python<'_>,
+        offsets: Given,
+        keys: Given,
+        margins: Given,
+        values: Option<Given>,
+    ) -> PyResult<Given> {
         let (offsets, keys) = (i64s(offsets, "offsets")?, u64s(keys, "keys")?);
         let values = values.map(|v| f32s(v, "values")).transpose()?;
         let mut margins = f64s(margins, "margins")?.values().to_vec();
         let add = || {
             let values = values.as_ref().map(|v| &v.values()[..]);
-            self.0.add(offsets.values(), keys.values(), values, &mut margins)
+            self.0
+                .add(offsets.values(), keys.values(), values, &mut margins)
         };
         py.detach(add).map_err(to_py)?;
         Ok(f64_out(margins))
@@ -202,8 +244,12 @@ impl KeyTable {
 #[pyfunction]
 fn compact_keys(py: Python<'_>, keys: Given, threads: usize) -> PyResult<(Given, Given)> {
     let keys = u64s(keys, "keys")?;
-    let (distinct, places) = on_pool(py, threads, || key_table::compact(keys.values()))?.map_err(to_py)?;
-    Ok((u64_out(distinct), PyArrowType(UInt32Array::from(places).into_data())))
+    let (distinct, places) =
+        on_pool(py, threads, || key_table::compact(keys.values()))?.map_err(to_py)?;
+    Ok((
+        u64_out(distinct),
+        PyArrowType(UInt32Array::from(places).into_data()),
+    ))
 }
 
 #[pyfunction]
@@ -222,14 +268,31 @@ fn fit_svm(
     max_epochs: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(Given, f64, Given)> {
-    let (offsets, columns, values) = (i64s(offsets, "offsets")?, u32s(columns, "columns")?, f32s(values, "values")?);
+    let (offsets, columns, values) = (
+        i64s(offsets, "offsets")?,
+        u32s(columns, "columns")?,
+        f32s(values, "values")?,
+    );
     let (signs, costs) = (f64s(signs, "signs")?, f64s(costs, "costs")?);
     let fit = || {
         let teller = Teller::new(progress);
-        let x = svm::Rows { offsets: offsets.values(), columns: columns.values(), values: values.values(), size };
+        let x = svm::Rows {
+            offsets: offsets.values(),
+            columns: columns.values(),
+            values: values.values(),
+            size,
+        };
         let tell = |epoch, violation| teller.tell(epoch, violation);
-        let fitted = svm::fit(&x, signs.values(), costs.values(), seed, tolerance, max_epochs, tell)
-            .and_then(|model| Ok((svm::margins(&x, &model)?, model)));
+        let fitted = svm::fit(
+            &x,
+            signs.values(),
+            costs.values(),
+            seed,
+            tolerance,
+            max_epochs,
+            tell,
+        )
+        .and_then(|model| Ok((svm::margins(&x, &model)?, model)));
         teller.settle(fitted)
     };
     let (margins, model) = py.detach(fit)?;
@@ -238,8 +301,13 @@ fn fit_svm(
 
 #[pyfunction]
 fn platt(py: Python<'_>, margins: Given, signs: Given, sample: Given) -> PyResult<(f64, f64)> {
-    let (margins, signs, sample) = (f64s(margins, "margins")?, f64s(signs, "signs")?, f64s(sample, "sample")?);
-    py.detach(|| svm::platt(margins.values(), signs.values(), sample.values())).map_err(to_py)
+    let (margins, signs, sample) = (
+        f64s(margins, "margins")?,
+        f64s(signs, "signs")?,
+        f64s(sample, "sample")?,
+    );
+    py.detach(|| svm::platt(margins.values(), signs.values(), sample.values()))
+        .map_err(to_py)
 }
 
 fn sets_out(sets: Itemsets) -> (Given, Given, Given) {
@@ -264,17 +332,33 @@ fn frequent_itemsets(
     max_sets: usize,
     threads: usize,
     confidence: Option<f64>,
-) -> PyResult<((Given, Given, Given), Option<((Given, Given, Given), (Given, Given, Given), Given, Given)>)> {
+) -> PyResult<(
+    (Given, Given, Given),
+    Option<((Given, Given, Given), (Given, Given, Given), Given, Given)>,
+)> {
     let (offsets, items) = (i64s(offsets, "offsets")?, u32s(items, "items")?);
-    let limits = Limits { min_count, max_length, max_sets };
+    let limits = Limits {
+        min_count,
+        max_length,
+        max_sets,
+    };
     let work = || {
         let sets = itemsets::mine(offsets.values(), items.values(), size, limits)?;
         let baskets = (offsets.len() - 1) as u64;
-        let found = confidence.map(|least| rules::rules(&sets, baskets, least, max_sets)).transpose()?;
+        let found = confidence
+            .map(|least| rules::rules(&sets, baskets, least, max_sets))
+            .transpose()?;
         Ok((sets, found))
     };
     let (sets, found) = on_pool(py, threads, work)?.map_err(to_py)?;
-    let found = found.map(|r| (sets_out(r.antecedents), sets_out(r.consequents), f64_out(r.confidence), f64_out(r.lift)));
+    let found = found.map(|r| {
+        (
+            sets_out(r.antecedents),
+            sets_out(r.consequents),
+            f64_out(r.confidence),
+            f64_out(r.lift),
+        )
+    });
     Ok((sets_out(sets), found))
 }
 

@@ -10,8 +10,25 @@ use crate::{Result, invalid};
 /// Row order is cut into chunks of this many rows whatever the thread count: partial sums are added in chunk order.
 pub const CHUNK: usize = 1 << 16;
 
-/// No key in this row.
-pub const NONE: u32 = u32::MAX;
+/// A column's number in its field; the greatest value says that the row has none.
+pub trait Code: Copy + Ord + Sync {
+    const NONE: Self;
+    fn index(self) -> usize;
+}
+
+impl Code for u16 {
+    const NONE: u16 = u16::MAX;
+    fn index(self) -> usize {
+        usize::from(self)
+    }
+}
+
+impl Code for u32 {
+    const NONE: u32 = u32::MAX;
+    fn index(self) -> usize {
+        self as usize
+    }
+}
 
 /// Columns with more keys than this are summed column by column rather than in one table a chunk.
 const TABLE: usize = 4096;
@@ -24,7 +41,9 @@ pub struct Columns {
 }
 
 pub enum Entries {
-    /// At most one entry a row: `codes[row]` is its column or `NONE`; `values[row]` its value (1 without).
+    /// At most one entry a row, of value 1, among few columns: the leaves of a tree.
+    Codes(Vec<u16>),
+    /// At most one entry a row: `codes[row]` is its column or none; `values[row]` its value (1 without).
     Single {
         codes: Vec<u32>,
         values: Option<Vec<f32>>,
@@ -43,19 +62,13 @@ pub struct Field {
 }
 
 impl Field {
-    /// One code in `0..size` for every row.
-    pub fn codes(codes: &[u16], size: usize) -> Result<Field> {
-        if let Some(bad) = codes.iter().find(|&&c| c as usize >= size) {
+    /// One code in `0..size` a row, or `u16::MAX` for none.
+    pub fn codes(codes: Vec<u16>, size: usize) -> Result<Field> {
+        if let Some(bad) = codes.iter().find(|&&c| c.index() >= size && c != u16::NONE) {
             return invalid(format!("code {bad} is outside 0..{size}"));
         }
-        let codes: Vec<u32> = codes.iter().map(|&c| u32::from(c)).collect();
-        let by_column = (size > TABLE).then(|| columns_of(&codes, None, size));
         Ok(Field {
-            entries: Entries::Single {
-                codes,
-                values: None,
-                by_column,
-            },
+            entries: Entries::Codes(codes),
             size,
             keys: Vec::new(),
         })
@@ -66,9 +79,8 @@ impl Field {
         let rows = check_lists(offsets, keys.len(), values)?;
         let mut order: Vec<(u64, u32, u32)> = Vec::with_capacity(keys.len());
         for row in 0..rows {
-            for at in offsets[row] as usize..offsets[row + 1] as usize {
-                order.push((keys[at], row as u32, at as u32));
-            }
+            let span = offsets[row] as usize..offsets[row + 1] as usize;
+            order.extend(span.map(|at| (keys[at], row as u32, at as u32)));
         }
         order.par_sort_unstable();
         let single = (0..rows).all(|row| offsets[row + 1] - offsets[row] <= 1);
@@ -110,44 +122,19 @@ impl Field {
                 ..
             }
             | Entries::Many(columns) => columns.sums(rows, self.size, power),
-            Entries::Single {
-                codes,
-                values,
-                by_column: None,
-            } => {
-                let partials: Vec<Vec<f64>> = codes
-                    .par_chunks(CHUNK)
-                    .enumerate()
-                    .map(|(chunk, codes)| {
-                        let start = chunk * CHUNK;
-                        let rows = &rows[start..start + codes.len()];
-                        let values = values.as_ref().map(|v| &v[start..start + codes.len()]);
-                        table_sums(codes, values, rows, self.size, power)
-                    })
-                    .collect();
-                add_up(partials, self.size)
+            Entries::Single { codes, values, .. } => {
+                summed(codes, values.as_deref(), rows, self.size, power)
             }
+            Entries::Codes(codes) => summed(codes, None, rows, self.size, power),
         }
     }
 
     /// `target[row] += scale[row] * sum over the row's entries of x * steps[column]` (scale 1 where not given).
     pub fn add_rows(&self, steps: &[f64], scale: Option<&[f64]>, target: &mut [f64]) {
         match &self.entries {
+            Entries::Codes(codes) => spread(codes, None, steps, scale, target),
             Entries::Single { codes, values, .. } => {
-                target
-                    .par_chunks_mut(CHUNK)
-                    .enumerate()
-                    .for_each(|(chunk, target)| {
-                        let start = chunk * CHUNK;
-                        for (k, t) in target.iter_mut().enumerate() {
-                            let code = codes[start + k];
-                            if code != NONE {
-                                let x = values.as_ref().map_or(1.0, |v| f64::from(v[start + k]));
-                                *t +=
-                                    scale.map_or(1.0, |s| s[start + k]) * x * steps[code as usize];
-                            }
-                        }
-                    });
+                spread(codes, values.as_deref(), steps, scale, target)
             }
             Entries::Many(columns) => {
                 for (j, &step) in steps.iter().enumerate() {
@@ -205,8 +192,32 @@ impl Columns {
     }
 }
 
-fn table_sums(
-    codes: &[u32],
+fn summed<C: Code>(
+    codes: &[C],
+    values: Option<&[f32]>,
+    rows: &[f64],
+    size: usize,
+    power: Power,
+) -> Vec<f64> {
+    let partials: Vec<Vec<f64>> = codes
+        .par_chunks(CHUNK)
+        .enumerate()
+        .map(|(chunk, codes)| {
+            let span = chunk * CHUNK..chunk * CHUNK + codes.len();
+            table_sums(
+                codes,
+                values.map(|v| &v[span.clone()]),
+                &rows[span.clone()],
+                size,
+                power,
+            )
+        })
+        .collect();
+    add_up(partials, size)
+}
+
+fn table_sums<C: Code>(
+    codes: &[C],
     values: Option<&[f32]>,
     rows: &[f64],
     size: usize,
@@ -216,20 +227,42 @@ fn table_sums(
     match values {
         None => {
             for (&code, &row) in codes.iter().zip(rows) {
-                if code != NONE {
-                    sums[code as usize] += row;
+                if code != C::NONE {
+                    sums[code.index()] += row;
                 }
             }
         }
         Some(values) => {
             for ((&code, &row), &x) in codes.iter().zip(rows).zip(values) {
-                if code != NONE {
-                    sums[code as usize] += power.of(x) * row;
+                if code != C::NONE {
+                    sums[code.index()] += power.of(x) * row;
                 }
             }
         }
     }
     sums
+}
+
+/// `target[row] += scale[row] * x * steps[code]` for rows that have a code.
+fn spread<C: Code>(
+    codes: &[C],
+    values: Option<&[f32]>,
+    steps: &[f64],
+    scale: Option<&[f64]>,
+    target: &mut [f64],
+) {
+    target
+        .par_chunks_mut(CHUNK)
+        .enumerate()
+        .for_each(|(chunk, target)| {
+            let start = chunk * CHUNK;
+            for (k, (t, &code)) in target.iter_mut().zip(&codes[start..]).enumerate() {
+                if code != C::NONE {
+                    let x = values.map_or(1.0, |v| f64::from(v[start + k]));
+                    *t += scale.map_or(1.0, |s| s[start + k]) * x * steps[code.index()];
+                }
+            }
+        });
 }
 
 fn add_up(partials: Vec<Vec<f64>>, size: usize) -> Vec<f64> {
@@ -243,7 +276,7 @@ fn add_up(partials: Vec<Vec<f64>>, size: usize) -> Vec<f64> {
 }
 
 fn single_of(columns: Columns, rows: usize, size: usize) -> Entries {
-    let mut codes = vec![NONE; rows];
+    let mut codes = vec![u32::NONE; rows];
     let mut values = columns.values.as_ref().map(|_| vec![0.0_f32; rows]);
     for j in 0..size {
         for at in columns.starts[j]..columns.starts[j + 1] {
@@ -259,32 +292,6 @@ fn single_of(columns: Columns, rows: usize, size: usize) -> Entries {
         codes,
         values,
         by_column,
-    }
-}
-
-fn columns_of(codes: &[u32], values: Option<&[f32]>, size: usize) -> Columns {
-    let mut starts = vec![0_usize; size + 1];
-    for &code in codes {
-        starts[code as usize + 1] += 1;
-    }
-    for j in 0..size {
-        starts[j + 1] += starts[j];
-    }
-    let mut next = starts.clone();
-    let mut rows = vec![0_u32; codes.len()];
-    let mut sorted = values.map(|v| vec![0.0_f32; v.len()]);
-    for (row, &code) in codes.iter().enumerate() {
-        let at = next[code as usize];
-        next[code as usize] += 1;
-        rows[at] = row as u32;
-        if let (Some(sorted), Some(values)) = (&mut sorted, values) {
-            sorted[at] = values[row];
-        }
-    }
-    Columns {
-        starts,
-        rows,
-        values: sorted,
     }
 }
 

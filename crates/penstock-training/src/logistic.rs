@@ -55,6 +55,7 @@ impl Logistic {
     pub fn add(&mut self, field: Field, prior: Option<Vec<f64>>) -> Result<()> {
         let prior = prior.unwrap_or_else(|| vec![0.0; field.size]);
         let rows = match &field.entries {
+            Entries::Codes(codes) => codes.len(),
             Entries::Single { codes, .. } => codes.len(),
             Entries::Many(columns) => columns.rows.iter().max().map_or(0, |&r| r as usize + 1),
         };
@@ -275,7 +276,7 @@ fn sweep(
 ) -> f64 {
     let gain = |j: usize, step: f64| step * step * (best.curvature[j] + best.l2);
     match &field.entries {
-        Entries::Single { .. } => {
+        Entries::Codes(_) | Entries::Single { .. } => {
             let sums = field.column_sums(slope, Power::One);
             let steps: Vec<f64> = (0..field.size)
                 .into_par_iter()
@@ -292,11 +293,11 @@ fn sweep(
         }
         Entries::Many(columns) => {
             let mut total = 0.0;
-            for j in 0..field.size {
-                let step = best.best(j, columns.sum(j, slope, Power::One), moves[j]);
+            for (j, moved) in moves.iter_mut().enumerate() {
+                let step = best.best(j, columns.sum(j, slope, Power::One), *moved);
                 if step != 0.0 {
                     columns.add(j, step, Some(curve), slope);
-                    moves[j] += step;
+                    *moved += step;
                     total += gain(j, step);
                 }
             }
@@ -377,7 +378,7 @@ mod tests {
         let twos: Vec<i64> = (0..=rows as i64).map(|i| 2 * i).collect();
         let mut problem = Logistic::new(rows).unwrap();
         problem
-            .add(Field::codes(&codes, 5).unwrap(), Some(vec![0.1; 5]))
+            .add(Field::codes(codes.clone(), 5).unwrap(), Some(vec![0.1; 5]))
             .unwrap();
         problem
             .add(Field::keys(&ones, &keys, None).unwrap(), None)
