@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from penstock.errors import Interrupted, PenstockError
+
 
 @click.command(
     epilog="Example:  penstock demo --out demo-out      then open demo-out/ctr.xml, change it, and run it again"
@@ -31,13 +33,23 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
     model comes to the best possible. A second run reuses what has not changed.
     """
     from penstock.demo import run_criteo, run_simulated
-    from penstock.flow.run import run_file
+    from penstock.flow import run as running
+    from penstock.flow.progress import watcher
 
     def tell(message: str) -> None:
         click.echo(message, err=True)
 
     def run_flow(flow: Path, values: Mapping[str, str]) -> Mapping[str, Any]:
-        return run_file(flow, values)
+        with watcher() as seen:
+            done = running.run_flow(running.Request(flow, values), seen)
+        failed = next((s for s in done.states if s.status == "failed"), None)
+        if failed:
+            said = failed.error or (failed.problems[0]["message"] if failed.problems else "see its log")
+            hint = failed.hint or f"penstock flow logs {done.run} {failed.name}"
+            raise PenstockError(f"node '{failed.name}' failed: {said}", hint, failed.code)
+        if done.status != "done":
+            raise Interrupted(f"the run is {done.status}", f"penstock flow run {flow} --resume goes on from here")
+        return done.as_dict()
 
     outcome = run_criteo(data, out, run_flow) if data else run_simulated(out, run_flow, tell)
     if as_json:
@@ -57,5 +69,5 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
         return
     for name, value in outcome.run["metrics"]["model.quality"].items():
         click.echo(f"  {name:<12} {value}")
-    click.echo(f"  flow, model and report: {outcome.folder}")
+    click.echo(f"  flow and model: {outcome.folder}   report: {outcome.run['report']}")
     click.echo(outcome.line())
