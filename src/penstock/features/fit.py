@@ -247,7 +247,7 @@ class _Counts:
         if not kept.height:
             raise _nothing(item)
         target = scratch / f"{item.item.name}.dict"
-        native.Dictionary.from_values(kept["value"].to_arrow(), str(target))
+        native.Dictionary.build(kept["value"].to_list(), str(target))
         return target
 
 

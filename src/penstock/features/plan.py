@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,10 +149,8 @@ class Plan:
         self, batch: pa.RecordBatch, keep: Sequence[str], form: Form, threads: int, first_row: int
     ) -> pa.RecordBatch:
         self.require(batch.schema.names, keep)
-        try:
+        with _explained(first_row):
             return self.kernel.apply(batch, list(keep), form, threads)
-        except native.RowError as error:
-            raise row_error(error, first_row) from None
 
     def require(self, columns: Iterable[str], keep: Iterable[str] = ()) -> None:
         """Raise `DataError` where a column the plan reads, or one to keep, is not there."""
@@ -166,17 +165,13 @@ class Plan:
         self, row: Mapping[str, object]
     ) -> list[tuple[str, list[int] | None, list[float] | None, float | None]]:
         """Map one row: (name, keys, weights, dense) an output, in order. A column left out is null."""
-        try:
+        with _explained():
             return list(self.kernel.apply_row(dict(row)))
-        except native.RowError as error:
-            raise row_error(error, 0) from None
 
     def explain_row(self, row: Mapping[str, object]) -> list[tuple[str, int, str, float]]:
         """(slot, key, what the key stands for, weight) of one row, in output order."""
-        try:
+        with _explained():
             return list(self.kernel.explain_row(dict(row)))
-        except native.RowError as error:
-            raise row_error(error, 0) from None
 
     # --- how it travels -------------------------------------------------------------------------------------
 
@@ -221,10 +216,15 @@ def mapped_columns(slots: Iterable[tuple[str, bool]], dense: Iterable[str], form
     return columns + [Column(name, DENSE, "dense") for name in dense]
 
 
-def row_error(error: native.RowError, first_row: int) -> DataError:
-    """The kernel's row error as a person reads it; rows count from 1."""
-    row, item, reason = error.args
-    return DataError(f"row {first_row + row + 1:,}: '{item}' {reason}", code="FEAT025")
+@contextmanager
+def _explained(first_row: int = 0) -> Iterator[None]:
+    """The kernel's errors as a person reads them; rows count from 1."""
+    try:
+        yield
+    except native.RowError as error:
+        raise DataError(f"row {first_row + error.row + 1:,}: '{error.item}' {error.reason}", code="FEAT025") from None
+    except ValueError as error:
+        raise DataError(f"the rows do not fit the feature plan: {error}", code="FEAT012") from None
 
 
 def _open(name: str, path: Path, expected: Mapping[str, Any]) -> native.Dictionary:
