@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,11 @@ def apply_file(
             run="apply", node="features", engine="local", folder=folder, flow_dir=str(Path.cwd()),
             steps=tuple(steps), values=_values(values or {}),
         )  # fmt: skip
-        result = LocalEngine().run(spec, events or _Silent())
+        try:
+            result = LocalEngine().run(spec, events or _Silent())
+        except ProblemsFound as found:
+            # What is at fault without a file of its own is the data: there is no flow file here.
+            raise ProblemsFound(replace(p, file=p.file or source) for p in found.problems) from None
     rows = result.outputs["out"].rows
     return {
         "rows": rows if rows is not None else result.rows.get("mapped", 0),

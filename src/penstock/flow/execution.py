@@ -241,7 +241,8 @@ class Execution:
         threads = int(node.conf.get("threads", 0) or math.ceil(node.cpus))
         spec = NodeSpec(
             run=self.run, node=node.name, engine=node.engine, attempt=state.attempt, flow_file=self.plan.flow_file,
-            flow_dir=self.plan.flow_dir, folder=str(folder), conf=node.conf, args=node.args,
+            flow_dir=self.plan.flow_dir, folder=str(folder), plans=str(self.store.folder / "plans"), conf=node.conf,
+            args=node.args,
             steps=node.bind({**paths, **own}), values=self.plan.values,
             node_outputs={name: paths[name] for name in (*node.from_nodes.values(), *node.node_outputs)},
             lineage={"run": self.run, "flow": self.plan.name, "node": node.name, "key": state.keyed.key,
