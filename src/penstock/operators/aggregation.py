@@ -7,7 +7,7 @@ needs are in memory: adding floats in another order gives another result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,45 +32,54 @@ def aggregated(found: pl.LazyFrame, by: Sequence[str], entries: Sequence[Named],
 
     from penstock.operators.expressions import to_polars
 
-    groups = grouped(found, by, [entry.expr for entry in entries], schema)
+    groups = groups_of(by, [entry.expr for entry in entries], schema)
     listed = {entry.name for entry in entries}
     computed = [to_polars(expr, groups.schema).alias(e.name) for e, expr in zip(entries, groups.exprs, strict=True)]
-    return groups.frame.select(*(pl.col(name) for name in by if name not in listed), *computed)
+    return groups.over(found).select(*(pl.col(name) for name in by if name not in listed), *computed)
 
 
 @dataclass(frozen=True)
 class Groups:
     """A row a group, sorted: the grouping columns and the values of all aggregates, under names of their own.
 
-    `exprs` are the given expressions over these columns: what stood inside an aggregate has been computed.
+    `schema` is of these rows; `exprs` are the given expressions over them: what stood in an aggregate is a column.
     """
 
-    frame: pl.LazyFrame
+    by: tuple[str, ...]
+    before: Schema
+    aggregates: Mapping[Expr, str]
     schema: Schema
     exprs: tuple[Expr, ...]
 
+    def over(self, found: pl.LazyFrame) -> pl.LazyFrame:
+        """The groups of a frame."""
+        from penstock.operators.expressions import columns_of, to_polars
 
-def grouped(found: pl.LazyFrame, by: Sequence[str], exprs: Sequence[Expr], schema: Schema) -> Groups:
-    """Compute every aggregate in `exprs` for each group of equal `by`, the distinct ones once."""
-    from penstock.operators.expressions import check, columns_of, to_polars
+        by, schema = self.by, self.before
+        values = [to_polars(expr, schema, by=by).alias(name) for expr, name in self.aggregates.items()]
+        read = [column.name for expr in self.aggregates for column in columns_of(expr)]
+        needed = list(dict.fromkeys([*by, *read]))
+        narrow = found.select(needed) if needed else found
+        if _streams(tuple(self.aggregates), by, schema):
+            return _sorted(_values(narrow, by, values), by, schema)
+        result = _values(narrow, by, values).collect_schema()
+
+        def compute(frame: pl.DataFrame) -> pl.DataFrame:
+            groups = _values(frame.rechunk().lazy(), by, values)
+            return _sorted(groups, by, schema).collect(engine="in-memory")
+
+        return narrow.map_batches(compute, schema=dict(result))
+
+
+def groups_of(by: Sequence[str], exprs: Sequence[Expr], schema: Schema) -> Groups:
+    """What grouping rows of `schema` by `by` gives, each distinct aggregate in `exprs` computed once. Pure."""
+    from penstock.operators.expressions import check
 
     aggregates: dict[Expr, str] = {}
     outside = tuple(_outside(expr, aggregates) for expr in exprs)
-    values = [to_polars(expr, schema, by=by).alias(name) for expr, name in aggregates.items()]
     keys = [schema.get(name) or Column(name) for name in by]
     computed = [Column(name, check(expr, schema, by=by)[0]) for expr, name in aggregates.items()]
-    after = Schema((*keys, *computed))
-    needed = list(dict.fromkeys([*by, *(column.name for expr in aggregates for column in columns_of(expr))]))
-    narrow = found.select(needed) if needed else found
-    if _streams(tuple(aggregates), by, schema):
-        return Groups(_sorted(_values(narrow, by, values), by, schema), after, outside)
-    result = _values(narrow, by, values).collect_schema()
-
-    def compute(frame: pl.DataFrame) -> pl.DataFrame:
-        groups = _values(frame.rechunk().lazy(), by, values)
-        return _sorted(groups, by, schema).collect(engine="in-memory")
-
-    return Groups(narrow.map_batches(compute, schema=dict(result)), after, outside)
+    return Groups(tuple(by), schema, aggregates, Schema((*keys, *computed)), outside)
 
 
 def _outside(expr: Expr, aggregates: dict[Expr, str]) -> Expr:
