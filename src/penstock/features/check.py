@@ -22,7 +22,6 @@ from penstock.features.types import NUMERIC, ValueType
 from penstock.features.user_functions import UserFunction, UserFunctionError
 from penstock.operators.base import Fault
 
-
 #: A misspelt name leaves what it meant without a use: one fault is one problem.
 _BREAKS_USE = frozenset({"FEAT003", "FEAT005", "FEAT009", "FEAT010", "FEAT015", "FEAT021"})
 

@@ -258,7 +258,8 @@ def preview(request: Request, target: str, rows: int) -> tuple[Mapping[str, Any]
         own = {f"{name}.{o.name}": str(folder / o.file) for o in node.outputs.values()}
         spec = NodeSpec(
             run="preview", node=name, engine=node.engine, flow_file=todo.flow_file, flow_dir=todo.flow_dir,
-            folder=scratch, plans=str(store.folder / "plans"), conf=node.conf, args=node.args, steps=node.bind({**paths, **own}), values=todo.values,
+            folder=scratch, plans=str(store.folder / "plans"), conf=node.conf, args=node.args,
+            steps=node.bind({**paths, **own}), values=todo.values,
             node_outputs=paths, memory_bytes=node.memory_bytes, preview=Preview(step=step, rows=rows),
         )  # fmt: skip
         (folder / "spec.json").write_text(spec.model_dump_json())
