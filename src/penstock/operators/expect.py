@@ -89,7 +89,8 @@ class Expect(Process):
             raise DataError(f"step '{context.step}' expected otherwise: {'; '.join(said)}", hint, "OPER107")
         for line in said:
             context.progress(f"warning: OPER107 step '{context.step}' expected otherwise: {line}")
-        context.show({"kind": "warning", "title": f"{context.step} expected otherwise", "lines": said})
+        title = f"{context.step} expected otherwise"
+        context.show({"kind": "table", "title": title, "columns": ["what did not hold"], "rows": [[s] for s in said]})
 
 
 def _shares(text: str) -> tuple[dict[str, float], list[Fault]]:

@@ -179,11 +179,12 @@ def _text(value: Any) -> str:
 
 
 def _show_association(made: pl.DataFrame, context: RunContext, label: str) -> None:
-    ranked = made.sort("iv", descending=True, nulls_last=True).head(30)
+    ranked = made.drop_nulls("iv").sort("iv", descending=True)
     context.show(
         {
-            "kind": "bars",
-            "title": f"What each column says about {label} (information value)",
+            "kind": "bar",
+            "title": f"What each column says about {label}",
+            "text": "information value over ten bins of equal size",
             "labels": ranked["column"].to_list(),
             "values": ranked["iv"].to_list(),
         }

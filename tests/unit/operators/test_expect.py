@@ -46,7 +46,7 @@ def test_a_warning_lets_the_rows_pass_and_reaches_the_report(apply: Apply) -> No
     made = apply(expect(min_rows=5, then="warn"), a=FRAME)
     assert made.frame.height == 4
     assert made.context.messages == ["warning: OPER107 step 'step' expected otherwise: there are 4 rows, fewer than 5"]
-    assert made.context.sections[0]["kind"] == "warning"
+    assert made.context.sections[0]["rows"] == [["there are 4 rows, fewer than 5"]]
 
 
 def test_an_empty_frame_fails_only_where_rows_are_expected(apply: Apply) -> None:

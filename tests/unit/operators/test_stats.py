@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from penstock.errors import DataError
+from penstock.operators.report import section_html
 from penstock.operators.stats import Stats
 
 from .conftest import Apply, applied, faults
@@ -63,6 +64,13 @@ def test_the_report_shows_the_table(apply: Apply) -> None:
     [section] = apply(stats(columns="f s", top=1), a=FRAME).context.sections
     assert section["kind"] == "table" and [row[0] for row in section["rows"]] == ["f", "s"]
     json.dumps(section)
+
+
+def test_the_report_ranks_columns_by_what_they_say(apply: Apply) -> None:
+    frame = pl.DataFrame({"noise": [1, 2, 1, 2], "signal": [1, 1, 2, 2], "label": [0, 0, 1, 1]})
+    _, bars = apply(stats(label="label"), a=frame).context.sections
+    assert bars["kind"] == "bar" and bars["labels"] == ["signal", "noise"]
+    assert "signal" in section_html(bars)
 
 
 def test_a_frame_without_rows_has_rows_of_nothing(apply: Apply) -> None:
