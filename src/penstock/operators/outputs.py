@@ -172,7 +172,8 @@ class TextFileOutput(FileOutput):
 
 class CsvOutput(TextFileOutput):
     """Write CSV. Null is an empty field, the empty string `""`; strings that look like a number, a boolean or a
-    date are quoted, so that they come back as strings. Timestamps are written in UTC, without a zone, to the microsecond.
+    date are quoted, so that they come back as strings. Timestamps are written in UTC, without a zone,
+    to the microsecond.
 
     NaN and inf are written as `NaN` and `inf`. Lists, structs and bytes cannot be written. One file where the path ends
     in .csv or .tsv (and .gz or .zst), else a folder.
