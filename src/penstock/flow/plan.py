@@ -80,7 +80,7 @@ class PlannedNode:
         for step in self.steps:
             if step.name in self.from_nodes:
                 path = paths[self.from_nodes[step.name]]
-            elif step.name in self.outputs and self.outputs[step.name].path is None:
+            elif (output := self.outputs.get(step.name)) and output.path is None and output.kind != "none":
                 path = paths[f"{self.name}.{step.name}"]
             else:
                 bound.append(step)
