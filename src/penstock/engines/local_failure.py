@@ -40,6 +40,8 @@ def user_code(step: str, cls: str) -> Iterator[None]:
         yield
     except PenstockError:
         raise
+    except MemoryError as error:
+        raise _memory(f"step '{step}'") from error
     except Exception as error:
         raise raised(step, cls, error) from error
 
