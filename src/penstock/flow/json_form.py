@@ -315,8 +315,9 @@ class _Json:
         return value
 
     def objects(self, found: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-        good: list[Mapping[str, Any]] = [each for each in self.array(found, key) if isinstance(each, dict)]
-        if len(good) < len(self.array(found, key)) and isinstance(found.get(key), list):
+        values = self.array(found, key)
+        good: list[Mapping[str, Any]] = [each for each in values if isinstance(each, dict)]
+        if len(good) < len(values):
             self.problem(found, f"'{key}' holds something that is not an object")
         return good
 

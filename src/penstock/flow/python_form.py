@@ -76,16 +76,18 @@ def _step(step: Step, variable: str) -> str:
 
 def _keywords(pairs: Mapping[str, str | None], reserved: set[str] | frozenset[str] = frozenset()) -> list[str]:
     """`key="value"`, with an underscore behind names that Python or the builder keep, else as `**{...}`."""
-    plain, odd = [], {}
+    plain: list[str] = []
+    odd: dict[str, str] = {}
     for key, value in pairs.items():
         if value is None:
             continue
         name = f"{key}_" if keyword.iskeyword(key) or key.endswith("_") or key in reserved else key
-        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            plain.append((name, value))
+        # Order is kept: what comes behind a name that cannot be a keyword goes into the mapping with it.
+        if not odd and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            plain.append(f"{name}={_quoted(value)}")
         else:
-            odd[key] = value
-    return [f"{k}={_quoted(v)}" for k, v in plain] + ([f"**{odd!r}"] if odd else [])
+            odd[name] = value
+    return plain + ([f"**{odd!r}"] if odd else [])
 
 
 def _call(function: str, arguments: list[str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from penstock.data.atomic import write_text
 from penstock.errors import RequestError
+from penstock.flow.xml import read_xml, write_xml
 
 ROWS = 1_000
 
@@ -34,8 +35,8 @@ _FLOW = """\
     <input   name="train" from="samples.train"/>
     <input   name="test" from="samples.test"/>
     <process name="mapped" type="features" from="train" map="features.xml" keep="label"/>
-    <process name="clicks" type="gbdt_lr" from="mapped" label="label" categorical="city_no device_no" trees="40" leaves="7"
-             min_rows="10"/>
+    <process name="clicks" type="gbdt_lr" from="mapped" label="label" categorical="city_no device_no"
+             trees="40" leaves="7" min_rows="10"/>
     <process name="scored" type="predict" from="test" model="clicks"/>
     <process name="quality" type="evaluate" from="scored" label="label"/>
     <output  name="bundle" type="model" from="clicks" path="out/model"/>
@@ -68,8 +69,11 @@ def write_starter(folder: Path) -> list[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"{folder} is there already", "choose a name that is free, or an empty folder", "FLOW080")
     flow = folder / f"{name}.xml"
+    reading = read_xml(_FLOW.format(name=name, file=flow.name).encode(), str(flow))
+    if reading.flow is None:
+        raise AssertionError(reading.problems)
     texts = {
-        flow: _FLOW.format(name=name, file=flow),
+        flow: write_xml(reading.flow),
         folder / "features.xml": _FEATURES.replace("NAME", name),
         folder / "data" / "clicks.csv": starter_rows(),
     }

@@ -185,6 +185,8 @@ def try_resolve(
         if param.name in given:
             # What the caller gives is taken literally: it can neither name other values nor ask for secrets.
             value = given[param.name].replace("${secret.", "$${secret.")
+        elif not param.name:
+            continue  # told when the file was read
         elif param.default is None:
             hint = f"give it: --set {param.name}=..."
             problem(param.line, "FLOW024", f"parameter '{param.name}' has no default and was not given", hint)

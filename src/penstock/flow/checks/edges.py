@@ -176,7 +176,7 @@ def check_unused(scene: Scene, node: NodeState) -> None:
         return
     if any(name.startswith(f"{node.name}.") for name in scene.broken):
         return
-    if not _outputs(node):
+    if not any(step.step.kind == "output" for step in node.all_steps):
         if node.steps:
             message = f"node '{node.name}' has no output, so nothing in it runs"
             scene.findings.warn(node.node.line, "FLOW051", message, "add an <output>, or delete the node")

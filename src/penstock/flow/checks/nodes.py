@@ -134,7 +134,7 @@ def _backends(scene: Scene, state: NodeState, attrs: dict[str, str]) -> None:
         hint = did_you_mean(mode, ("batch", "stream"), "mode is batch or stream")
         scene.findings.add(line, "FLOW062", f"mode of node '{state.name}' is '{mode}'", hint)
     if attrs.get("gpus", "").strip() not in ("", "0") or attrs.get("gpu_type", "").strip():
-        message = f"node '{state.name}' asks for GPUs, {missing}"
+        message = f"node '{state.name}' asks for GPUs, which nothing here can use yet"
         scene.findings.add(line, "FLOW061", message, "delete gpus and gpu_type: everything here runs on CPUs")
 
 
@@ -155,6 +155,8 @@ def _settings(scene: Scene, state: NodeState) -> None:
     except ValidationError as error:
         for wrong in explain(error, model, state.conf):
             line = lines.get(wrong.attribute, state.node.line)
+            if any(p.line == line and p.code == "FLOW009" for p in scene.findings.problems):
+                continue  # it has no value at all, which is told already
             if wrong.kind == "unknown":
                 message = f"engine '{state.engine_name}' has no setting '{wrong.attribute}'"
                 scene.findings.add(line, "FLOW063", message, wrong.hint)

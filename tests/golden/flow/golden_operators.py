@@ -1,0 +1,13 @@
+"""Operators of a user who makes mistakes."""
+
+from collections.abc import Mapping
+
+from penstock.operators import CheckContext, Checked, Process
+from penstock.data.schema import Info
+
+
+class Broken(Process):
+    """Its check has a bug."""
+
+    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
+        raise KeyError("oops")
