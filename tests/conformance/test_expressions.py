@@ -4,7 +4,7 @@ A case is [name, {column: [Arrow type, values]}, expression, result type, values
 code. Doubles that JSON cannot hold are "nan", "inf", "-inf"; dates and timestamps are text. Cases of the group
 `aggregates` give one value for all rows; a case without columns is computed for one row.
 
-Another engine runs the same table: `cases()` with an `evaluate(expression, table, aggregate) -> pa.ChunkedArray` of its own.
+Another engine joins `ENGINES` with its own `evaluate(expression, table, aggregate) -> pa.ChunkedArray`.
 """
 
 from __future__ import annotations
@@ -148,5 +148,5 @@ def test_an_engine_answers_as_the_table_says(case: Case, engine: str) -> None:
 @pytest.mark.parametrize("case", [c for c in ALL if c.type.startswith("!")], ids=lambda c: f"{c.group}: {c.name}")
 def test_what_is_no_expression_is_refused_with_its_code(case: Case) -> None:
     schema = Schema.from_arrow(case.table().schema)
-    kind, faults = check(case.expression, schema, by=() if case.aggregate else None)
+    _, faults = check(case.expression, schema, by=() if case.aggregate else None)
     assert [fault.code for fault in faults] == [case.type[1:]]

@@ -26,6 +26,8 @@ from penstock.operators.expressions.types import TYPE_NAMES
 MAX_CHARACTERS = 500_000
 MAX_BRACKETS = 32
 MAX_DEPTH = 200
+#: Sums of doubles and `case`s cannot be regrouped, and engines nest them: a thousand take Polars seconds.
+MAX_CHAIN = 1_000
 
 
 class Penstock(Dialect):
@@ -81,6 +83,14 @@ REFUSED: dict[type[exp.Expr], tuple[str, str]] = {
     exp.Order: ("`order by` inside a function", "sort in a step of its own"),
     exp.National: ("a national string", "write 'text'"),
 }  # fmt: skip
+
+#: What other languages write, and what is written here.
+SPELLINGS = {
+    "&&": "write `and`",
+    "`": "names stand in double quotes",
+    "~": "use regexp_like(text, 'pattern')",
+    "as": "names (`as`) go into `columns` only",
+}
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*\Z")
 
@@ -204,9 +214,11 @@ def _syntax(text: str, tokens: list[Token], error: ParseError) -> ExpressionErro
         return ExpressionError("EXPR001", "`case` has no `end`", "case when a then b else c end", text, token.start)
     if "THEN" in description.upper():
         return ExpressionError("EXPR001", "`when` has no `then`", "case when a then b else c end", text, token.start)
-    hint = ""
+    hint = "names stand in double quotes" if text[token.start - 1 : token.start] == "`" else ""
     if token.token_type is TokenType.STRING:
         hint = "a quote inside a string is doubled: 'it''s'"
+    elif token.text in SPELLINGS:
+        hint = SPELLINGS[token.text]
     elif token.text == "!":
         hint = "write `not`, or <> for 'not equal'"
     elif token.text.upper() in ("SELECT", "FROM", "WHERE"):
@@ -239,7 +251,10 @@ class _Converter:
             )  # fmt: skip
         operator = BINARY.get(type(node))
         if operator is not None:
-            args = tuple(self.convert(part, depth + 1) for part in self.operands(node, operator))
+            parts = self.operands(node, operator)
+            if operator in "+*":
+                self.countable(len(parts), node)
+            args = tuple(self.convert(part, depth + 1) for part in parts)
             return Call(operator, args, at=_first(args))
         method = self.METHODS.get(type(node))
         if method is not None:
@@ -261,6 +276,11 @@ class _Converter:
             node = node.this
         found.append(node)
         return found[::-1]
+
+    def countable(self, count: int, node: Any) -> None:
+        if count > MAX_CHAIN:
+            message = f"{count:,} terms in a row; the limit is {MAX_CHAIN:,}"
+            self.fail("EXPR004", message, "compute a part in a `derive` step first, or join a table", _position(node))
 
     def paren(self, node: Any, depth: int) -> Expr:
         return self.convert(node.this, depth)
@@ -366,6 +386,7 @@ class _Converter:
     def case(self, node: Any, depth: int) -> Expr:
         subject = None if node.this is None else self.convert(node.this, depth)
         parts: list[Expr] = []
+        self.countable(len(node.args["ifs"]), node)
         for branch in node.args["ifs"]:
             condition = self.convert(branch.this, depth)
             parts.append(condition if subject is None else Call("=", (subject, condition), at=condition.at))
@@ -381,11 +402,13 @@ class _Converter:
             written = str(to.args.get("kind") or "")
         literal = isinstance(node.this, exp.Literal) and node.this.is_string
         at = _position(node.this)
-        if isinstance(to, exp.DataType) and to.expressions:
+        if isinstance(to, exp.DataType) and to.expressions and "DECIMAL" not in written:
             self.fail("EXPR016", f"the type {to.sql()} cannot be cast to", f"types: {', '.join(TYPE_NAMES)}", at)
         name = _TYPES.get(written.upper())
         if name is None:
             known = [*TYPE_NAMES, *(spelling.lower() for spelling in _TYPES)]
+            if "DECIMAL" in written:
+                self.fail("EXPR016", "there are no decimal numbers here", "write cast(a as double)", at)
             hint = did_you_mean(written.lower(), known, f"types: {', '.join(TYPE_NAMES)}")
             self.fail("EXPR016", f"there is no type '{written.lower()}'", hint, at)
         before = self.text[:at].rstrip().lower() if at >= 0 else ""

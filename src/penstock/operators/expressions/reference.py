@@ -1,11 +1,13 @@
 """The reference page, generated from the function table: `python -m penstock.operators.expressions.reference PAGE`."""
+# ruff: noqa: E501 - rows of Markdown tables
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from penstock.operators.expressions.functions import FUNCTIONS, STRICT, Function
+from penstock.operators.expressions.function_rows import STRICT
+from penstock.operators.expressions.functions import FUNCTIONS, Function
 
 INTRODUCTION = """\
 # Expressions
@@ -56,7 +58,8 @@ Casts of strings: whole numbers are an optional sign and digits; doubles may hav
 `infinity`, `nan` in any case; bools are `true` and `false` in any case; dates YYYY-MM-DD; timestamps as their literals.
 Spaces around them are not trimmed. Doubles become strings in their shortest form (`1.0`, `1e+16`, `1e-6`, `NaN`, `inf`).
 
-Limits: 500,000 characters, 32 nested brackets, 200 nested operations; chains of `and`, `or`, `+`, `*`, `||` count once.
+Limits: 500,000 characters, 32 nested brackets, 200 nested operations; chains of `and`, `or`, `+`, `*`,
+`||` count once, but `+`, `*` and the branches of a `case` stop at 1,000. Whether a zero that is computed is 0.0 or -0.0 is not defined.
 """
 
 

@@ -162,8 +162,10 @@ class _Checker:
             return self.known[expr.name]
         if not self.schema.open:
             hint = did_you_mean(expr.name, self.known, _columns_hint(self.known))
-            if expr.name.lower() in ("current_date", "current_timestamp", "now", "today"):
-                hint = "results must not depend on when they are computed: write date '${run.date}'"
+            if expr.name.lower() in CLOCKS:
+                hint = NOT_NOW
+            elif self.text[expr.at : expr.at + 1] == '"' and not hint.startswith("did"):
+                hint = f"a string stands in single quotes: '{expr.name}'"
             self.fault("EXPR010", f"there is no column '{expr.name}'", expr.at, hint)
         return None
 
@@ -180,10 +182,12 @@ class _Checker:
             return Typed(expr, kind, args, wants)
         function = FUNCTIONS.get(expr.name)
         if function is None:
-            elsewhere = KNOWN_ELSEWHERE.get(expr.name)
-            hint = f"here it is called {elsewhere}" if elsewhere else did_you_mean(
-                expr.name, FUNCTIONS, "`penstock operators` names the page with all functions"
-            )  # fmt: skip
+            if expr.name in KNOWN_ELSEWHERE:
+                hint = f"here it is called {KNOWN_ELSEWHERE[expr.name]}"
+            elif expr.name in CLOCKS:
+                hint = NOT_NOW
+            else:
+                hint = did_you_mean(expr.name, FUNCTIONS, "docs/reference/expressions.md lists them all")
             self.fault("EXPR003", f"there is no function '{expr.name}'", expr.at, hint)
             return Typed(expr, None, args, (None,) * len(args))
         return self.function(expr, function, args)
@@ -265,9 +269,7 @@ class _Checker:
         return None
 
     def mismatch(self, name: str, wanted: str, kind: pa.DataType, at: int, hint: str) -> None:
-        words = {"number": "a number", "double": "a number", "bigint": "a whole number", "time": "a date or timestamp",
-                 "list(T)": "a list", "list(string)": "a list of strings"}  # fmt: skip
-        self.fault("EXPR013", f"'{name}' takes {words.get(wanted, f'a {wanted}')}, not {_exactly(kind)}", at, hint)
+        self.fault("EXPR013", f"'{name}' takes {NOUNS.get(wanted, f'a {wanted}')}, not {_exactly(kind)}", at, hint)
 
     # --- operators ---------------------------------------------------------------------------------------------
 
@@ -305,7 +307,9 @@ class _Checker:
         elif wanted == DOUBLE and kind == STRING and expr.name == "+":
             hint = "|| joins strings; cast(a as double) makes a number"
         elif wanted == STRING:
-            hint = "write cast(a as string)"
+            hint = (
+                "write cast(a as string)" if expr.name == "like" else "|| joins strings (cast(a as string)); write `or`"
+            )
         elif wanted == BOOL:
             hint = "compare it with something: a > 0, a is not null"
         needs = {DOUBLE: "numbers", BOOL: "conditions", STRING: "strings"}[wanted]
@@ -322,7 +326,7 @@ class _Checker:
             before = len(self.faults)
             self.expect(expr, arg, STRING)
             if len(self.faults) > before:
-                break
+                return None, (STRING,) * len(args)
         return STRING, (STRING,) * len(args)
 
     def like(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
@@ -350,6 +354,8 @@ class _Checker:
                     self.compared(met, kind, arg.expr.at)
                     return BOOL, (None,) * len(args)
                 met = together
+        if met is None and self.faults:
+            return None, (None,) * len(args)  # what is compared with this must not fail for the same reason
         if met is not None and is_list(met) and expr.name in ORDERINGS:
             self.fault("EXPR013", "lists have no order", args[0].expr.at, "compare list_length(a) or list_get(a, 1)")
         return BOOL, (met,) * len(args)
@@ -357,7 +363,9 @@ class _Checker:
     def compared(self, left: pa.DataType, right: pa.DataType, at: int) -> None:
         kinds = {left, right}
         hint = CAST_HINT
-        if STRING in kinds and kinds & {DATE, TIMESTAMP}:
+        if BOOL in kinds:
+            hint = "a condition is compared with nothing: write a < b and b < c"
+        elif STRING in kinds and kinds & {DATE, TIMESTAMP}:
             name = "date" if DATE in kinds else "timestamp"
             hint = f"write {name} '2024-01-31', or cast(a as {name})"
         self.fault("EXPR013", f"compares {noun(left)} with {noun(right)}", at, hint)
@@ -427,6 +435,13 @@ class _Checker:
                 waiting.append((node.value, inside))
 
 
+#: What a sentence calls the type of a parameter.
+NOUNS = {
+    "bool": "a condition", "number": "a number", "double": "a number", "bigint": "a whole number",
+    "time": "a date or timestamp", "list(T)": "a list", "list(string)": "a list of strings",
+}  # fmt: skip
+CLOCKS = frozenset({"current_date", "current_timestamp", "now", "today"})
+NOT_NOW = "results must not depend on when they are computed: write date '${run.date}'"
 CAST_HINT = "cast one of them: cast(a as double), cast(a as string)"
 ORDERINGS = frozenset({"<", "<=", ">", ">=", "between"})
 CASTS = {
