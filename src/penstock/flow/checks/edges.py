@@ -181,7 +181,7 @@ def check_unused(scene: Scene, node: NodeState) -> None:
             message = f"node '{node.name}' has no output, so nothing in it runs"
             scene.findings.warn(node.node.line, "FLOW051", message, "add an <output>, or delete the node")
         return
-    read = {name for step in node.steps.values() for name, _ in step.inputs.values()}
+    read = {name for step in node.all_steps for name, _ in step.inputs.values()}
     for state in _leaves(node, read):
         message = f"nothing reads {state}, so it never runs"
         scene.findings.warn(state.step.line, "FLOW050", message, "write it to an <output>, or delete it")
