@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from penstock.operators.expressions.checks import check, check_columns, check_expression, is_aggregate
 from penstock.operators.expressions.parse import (
     from_sqlglot,
     named_from_sqlglot,
@@ -42,7 +43,6 @@ from penstock.operators.expressions.tree import (
     replace_columns,
     walk,
 )
-from penstock.operators.expressions.typed import check, check_columns, check_expression, is_aggregate
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -21,11 +21,17 @@ def _dialect() -> ModuleType:
     return dialect
 
 
+def _convert(node: Any, text: str) -> Expr:
+    from penstock.operators.expressions.conversion import convert
+
+    return convert(node, text)
+
+
 @lru_cache(maxsize=8192)
 def parse_expression(text: str) -> Expr:
     """One scalar expression. Raises `ExpressionError` (EXPR001, 002, 004, 007, 008, 016)."""
     node = _dialect().parsed(text, lambda parser: parser._parse_disjunction())
-    found: Expr = _dialect().convert(node, text)
+    found: Expr = _convert(node, text)
     if isinstance(found, Star):
         raise ExpressionError("EXPR002", "`*` is no value", "name a column", text, found.at)
     return found
@@ -73,7 +79,7 @@ def parse_select(text: str) -> exp.Select:
 
 def from_sqlglot(node: exp.Expr, text: str = "") -> Expr:
     """Translate a scalar part of a `parse_select` tree; `text` is the whole source, for positions and date literals."""
-    found: Expr = _dialect().convert(node, text)
+    found: Expr = _convert(node, text)
     return found
 
 
@@ -85,7 +91,7 @@ def named_from_sqlglot(node: exp.Expr, text: str = "") -> Named:
 def order_of(node: Any, text: str = "") -> Order:
     """Translate one key of an `order by`."""
     args = node.args
-    return Order(_dialect().convert(node.this, text), bool(args.get("desc")), bool(args.get("nulls_first")))
+    return Order(_convert(node.this, text), bool(args.get("desc")), bool(args.get("nulls_first")))
 
 
 def _named(node: Any, text: str) -> Named:
@@ -96,8 +102,8 @@ def _named(node: Any, text: str) -> Named:
         start = (alias._meta or {}).get("start", -1)
         if text and start >= 0 and not text[:start].rstrip().lower().endswith("as"):
             raise ExpressionError("EXPR001", f"unexpected '{alias.name}'", "a name needs `as`", text, start)
-        return Named(alias.name, _dialect().convert(node.this, text))
-    found = _dialect().convert(node, text)
+        return Named(alias.name, _convert(node.this, text))
+    found = _convert(node, text)
     match found:
         case Column(name=name):
             return Named(name, found)

@@ -18,7 +18,7 @@ def fmod(a: pl.Expr, b: pl.Expr) -> pl.Expr:
         found = pl.Series(x.name, np.atleast_1d(values), dtype=pl.Float64)
         # NaN marks nulls in numpy: a null comes from the inputs alone.
         missing = x.is_null() | y.is_null() | (y == 0.0)
-        return found.set(missing, None) if len(found) == len(missing) else found
+        return found.set(missing, None)
 
     return pl.map_batches([a, b], apply, return_dtype=pl.Float64, is_elementwise=True)
 

@@ -13,11 +13,12 @@ import polars as pl
 import pyarrow as pa
 
 from penstock.data.schema import Schema
+from penstock.operators.expressions.checks import typing
 from penstock.operators.expressions.polars_casts import bring, cast, dtype
 from penstock.operators.expressions.polars_functions import AGGREGATE, SCALAR
 from penstock.operators.expressions.problems import ExpressionError
 from penstock.operators.expressions.tree import Call, Cast, Column, Expr, Literal
-from penstock.operators.expressions.typed import Typed, literal_type, typing
+from penstock.operators.expressions.typed import Typed, literal_type
 from penstock.operators.expressions.types import BIGINT, BOOL, DOUBLE, NULL
 
 

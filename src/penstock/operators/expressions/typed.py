@@ -1,4 +1,4 @@
-"""Types every node of an expression against a schema, and finds all that is wrong with it at once.
+"""The type of every node of an expression against a schema, and every fault.
 
 The result is a tree of `Typed` nodes that a translation follows: each says its type, and its arguments the type in
 which they are to arrive. A node whose type cannot be known (an open schema, an earlier fault) is silent: one fault
@@ -14,15 +14,13 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from penstock.data.schema import Column as SchemaColumn
 from penstock.data.schema import Schema
 from penstock.errors import did_you_mean
 from penstock.operators.base import Fault
 from penstock.operators.expressions.constants import constant_faults
 from penstock.operators.expressions.functions import AGGREGATES, FUNCTIONS, KNOWN_ELSEWHERE, Function, Parameter
-from penstock.operators.expressions.parse import parse_columns, parse_expression
-from penstock.operators.expressions.problems import ExpressionError, place
-from penstock.operators.expressions.tree import Call, Cast, Column, Expr, Literal, Star, walk
+from penstock.operators.expressions.problems import place
+from penstock.operators.expressions.tree import Call, Cast, Column, Expr, Literal, Star
 from penstock.operators.expressions.types import (
     BIGINT,
     BOOL,
@@ -54,73 +52,7 @@ class Typed:
     wants: tuple[Type, ...] = ()
 
 
-def check(
-    expr: Expr | str, schema: Schema, *, by: Collection[str] | None = None, text: str = ""
-) -> tuple[Type, tuple[Fault, ...]]:
-    """The type of the result (None where it cannot be known) and every fault.
-
-    `by`: None for a value a row; the grouping columns (maybe none) for a value a group, where aggregates may stand.
-    `text`: the source of a parsed `expr`, so that messages can name positions by line.
-    """
-    try:
-        typed, faults = typing(expr, schema, by=by, text=text)
-    except ExpressionError as error:
-        return None, (error.fault(),)
-    return typed.type, faults
-
-
-def check_expression(text: str, schema: Schema, *, by: Collection[str] | None = None) -> tuple[Type, tuple[Fault, ...]]:
-    """`check` of a text."""
-    return check(text, schema, by=by)
-
-
-def check_columns(
-    text: str, schema: Schema, *, by: Collection[str] | None = None
-) -> tuple[tuple[SchemaColumn, ...], tuple[Fault, ...]]:
-    """The columns that a list makes, with `*` spread out and roles kept where a column only passes through."""
-    try:
-        entries = parse_columns(text)
-    except ExpressionError as error:
-        return (), (error.fault(),)
-    columns: list[SchemaColumn] = []
-    faults: list[Fault] = []
-    for entry in entries:
-        if isinstance(entry.expr, Star):
-            columns += schema.columns
-            if by is not None:
-                message = "`*` cannot stand in an aggregation: name the columns"
-                faults.append(Fault("EXPR014", message, 'e.g. columns="count(*) as n"'))
-            continue
-        kind, found = check(entry.expr, schema, by=by, text=text)
-        faults += found
-        passed = schema.get(entry.expr.name) if isinstance(entry.expr, Column) else None
-        columns.append(SchemaColumn(entry.name, kind, passed.role if passed else ""))
-    counts: dict[str, int] = {}
-    for column in columns:
-        counts[column.name] = counts.get(column.name, 0) + 1
-    for name in [name for name, count in counts.items() if count > 1]:
-        faults.append(Fault("EXPR006", f"two columns are called '{name}'", "name one of them otherwise with `as`"))
-    return tuple(columns), tuple(faults)
-
-
-def typing(
-    expr: Expr | str, schema: Schema, *, by: Collection[str] | None = None, text: str = ""
-) -> tuple[Typed, tuple[Fault, ...]]:
-    """The typed tree and every fault. Raises `ExpressionError` where `expr` is a text that cannot be parsed."""
-    if isinstance(expr, str):
-        text, expr = expr, parse_expression(expr)
-    checker = _Checker(schema, text)
-    typed = checker.visit(expr)
-    checker.aggregation(expr, by)
-    return typed, tuple(checker.faults)
-
-
-def is_aggregate(expr: Expr) -> bool:
-    """Whether an aggregate stands anywhere in it."""
-    return any(isinstance(node, Call) and node.name in AGGREGATES for node in walk(expr))
-
-
-class _Checker:
+class Checker:
     """Collects faults while it types one expression."""
 
     def __init__(self, schema: Schema, text: str) -> None:
@@ -453,16 +385,16 @@ CASTS = {
     "timestamp": frozenset({DATE, TIMESTAMP, STRING}),
 }
 OPERATORS = {
-    **dict.fromkeys(("+", "-", "*", "/", "%", "div"), _Checker.arithmetic),
-    **dict.fromkeys(("and", "or", "not", "is true", "is false"), _Checker.logic),
+    **dict.fromkeys(("+", "-", "*", "/", "%", "div"), Checker.arithmetic),
+    **dict.fromkeys(("and", "or", "not", "is true", "is false"), Checker.logic),
     **dict.fromkeys(
         ("=", "<>", "<", "<=", ">", ">=", "between", "in", "is distinct from", "is not distinct from"),
-        _Checker.comparison,
+        Checker.comparison,
     ),
-    **dict.fromkeys(("is null", "is not null"), _Checker.anything),
-    "||": _Checker.strings,
-    "like": _Checker.like,
-    "case": _Checker.case,
+    **dict.fromkeys(("is null", "is not null"), Checker.anything),
+    "||": Checker.strings,
+    "like": Checker.like,
+    "case": Checker.case,
 }
 
 
