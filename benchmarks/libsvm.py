@@ -11,6 +11,7 @@ import os
 os.environ["POLARS_MAX_THREADS"] = "1"  # before polars is imported: scikit-learn has one thread too
 os.environ["RAYON_NUM_THREADS"] = "1"
 
+import gzip
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ import pyarrow as pa
 from penstock.data.schema import Column, Schema
 from penstock.operators import operator
 
-A9A = Path(__file__).resolve().parents[2] / "shared" / "data" / "libsvm"
+A9A = Path(__file__).resolve().parents[2] / "shared" / "data" / "libsvm" / "a9a_123d_train.libsvm.gz"
 PAIRS = 40
 SCHEMA = Schema(
     (Column("label", pa.float32()), Column("indices", pa.list_(pa.int64())), Column("values", pa.list_(pa.float32())))
@@ -75,16 +76,19 @@ def same(frame: pl.DataFrame, arrays: Any) -> None:
 def main() -> None:
     options = harness.arguments(__doc__)
     peer = harness.Peer(
-        "sklearn", harness.peer_python("sklearn"), harness.HERE / "peers" / "libsvm_sklearn.py", env={"OMP_NUM_THREADS": "1"}
+        "sklearn",
+        harness.peer_python("sklearn"),
+        harness.HERE / "peers" / "libsvm_sklearn.py",
+        env={"OMP_NUM_THREADS": "1"},
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = 20_000 if options.quick else 200_000
+        rows = 50_000 if options.quick else 200_000
         generate(folder / "big", rows)
         files = {"big": (folder / "big", 0)}
-        a9a = next((p for p in sorted(A9A.rglob("a9a*")) if p.is_file() and p.stat().st_size > 2_000_000), None)
-        if a9a is not None:
-            files["a9a"] = (a9a, 1)
+        if A9A.is_file():
+            (folder / "a9a").write_bytes(gzip.decompress(A9A.read_bytes()))
+            files["a9a"] = (folder / "a9a", 1)
         frames = {}
         for case, (path, base) in files.items():
             frames[case] = read(path, base)

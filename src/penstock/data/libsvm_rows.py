@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from penstock import native
 from penstock.data.schema import Schema
+from penstock.data.text_sinks import Compression, place, sink_lines
 from penstock.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
+
+_TYPES = {"label": pa.float32(), "keys": pa.list_(pa.int64()), "weights": pa.list_(pa.float32()), "qid": pa.int64()}
 
 
 @dataclass(frozen=True)
@@ -64,65 +68,81 @@ def _weight(schema: Schema, key: str) -> str:
     return f"{key}__weight" if f"{key}__weight" in schema else ""
 
 
-def lines(frame: pl.LazyFrame, rows: Layout, step: str, keep: Sequence[str]) -> pl.LazyFrame:
-    """One string column `line`; a batch's rows stand in one value, line breaks between them, where nothing is kept."""
+def sink(
+    frame: pl.LazyFrame, rows: Layout, step: str, target: Path, suffix: str, compression: Compression, by: Sequence[str]
+) -> pl.LazyFrame:
+    """Write the rows as text. One plain file takes each batch's text as it comes; else Polars compresses and parts it."""
     import polars as pl
 
-    keys = [
-        pl.col(key).fill_null(pl.lit([], dtype=pl.List(pl.Int64))) if len(rows.slots) > 1 else pl.col(key)
-        for key, _ in rows.slots
-    ]
-    columns = [pl.col(rows.label).cast(pl.Float32).alias("label")]
-    cast = [
-        key.cast(pl.List(pl.UInt64), wrap_numerical=True).cast(pl.List(pl.Int64), wrap_numerical=True) for key in keys
-    ]
-    columns.append((pl.concat_list(cast) if len(cast) > 1 else cast[0]).alias("keys"))
+    chosen = frame.select(*by, *_columns(rows))
+    text = _Text(step)
+    place_ = place(target, suffix, by)
+    if compression == "none" and isinstance(place_, Path):
+        place_.write_bytes(b"")
+        sink: pl.LazyFrame = chosen.sink_batches(lambda batch: _append(place_, text(batch)), lazy=True)
+        return sink
+
+    def as_lines(batch: pl.DataFrame) -> pl.DataFrame:
+        written = text(batch.drop(by)).decode()
+        if not by:  # a batch's rows stand in one value, the line breaks between them
+            return pl.DataFrame({"line": [written[:-1]] if written else []}, schema={"line": pl.String})
+        return batch.select(by).with_columns(pl.Series("line", written.splitlines(), dtype=pl.String))
+
+    types = frame.collect_schema()
+    schema = {**{name: types[name] for name in by}, "line": pl.String()}
+    lines = chosen.map_batches(as_lines, schema=schema, validate_output_schema=False, streamable=True)
+    return sink_lines(lines, target, suffix, compression, by)
+
+
+def _columns(rows: Layout) -> list[pl.Expr]:
+    """Label, keys and, where any slot has them, weights, under the names that the writer knows."""
+    import polars as pl
+
+    keys, weights = [], []
+    for key, weight in rows.slots:
+        # Keys are u64 in some frames and i64 in others: the same bits.
+        column = pl.col(key).cast(pl.List(pl.UInt64), wrap_numerical=True).cast(pl.List(pl.Int64), wrap_numerical=True)
+        keys.append(column)
+        one = pl.col(key).list.eval(pl.element().is_not_null())
+        weights.append((pl.col(weight) if weight else one).cast(pl.List(pl.Float32)))
+    columns = [pl.col(rows.label).cast(pl.Float32).alias("label"), _joined(keys).alias("keys")]
     if any(weight for _, weight in rows.slots):
-        parts = []
-        for key, weight in rows.slots:
-            part = pl.col(weight) if weight else pl.col(key).list.eval(pl.element().is_not_null())
-            part = part.cast(pl.List(pl.Float32))
-            parts.append(part.fill_null(pl.lit([], dtype=pl.List(pl.Float32))) if len(rows.slots) > 1 else part)
-        columns.append((pl.concat_list(parts) if len(parts) > 1 else parts[0]).alias("weights"))
+        columns.append(_joined(weights).alias("weights"))
     if rows.qid:
         columns.append(pl.col(rows.qid).cast(pl.Int64).alias("qid"))
-    types = frame.collect_schema()
-    schema = {**{name: types[name] for name in keep}, "line": pl.String()}
-    return frame.select(*keep, *columns).map_batches(
-        _Writer(step, tuple(keep)), schema=schema, validate_output_schema=False, streamable=True
-    )
+    return columns
+
+
+def _joined(lists: list[pl.Expr]) -> pl.Expr:
+    """The lists of a row one after another; a null list is an empty one."""
+    import polars as pl
+
+    return lists[0] if len(lists) == 1 else pl.concat_list([one.fill_null([]) for one in lists])
+
+
+def _append(path: Path, text: bytes) -> None:
+    """Nothing stays open between batches, for nobody says which one is the last."""
+    with path.open("ab", buffering=0) as stream:
+        view = memoryview(text)
+        while view:
+            view = view[stream.write(view) :]
 
 
 @dataclass(frozen=True)
-class _Writer:
+class _Text:
+    """The lines of a batch of label, keys, weights, qid."""
+
     step: str
-    keep: tuple[str, ...]
 
-    def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
-        import polars as pl
-
-        given = batch.drop(self.keep).to_arrow()
-        types = {
-            "label": pa.float32(),
-            "keys": pa.list_(pa.int64()),
-            "weights": pa.list_(pa.float32()),
-            "qid": pa.int64(),
-        }
-        table = given.cast(pa.schema([(name, types[name]) for name in given.column_names])).combine_chunks()
-        parts = table.to_batches()
+    def __call__(self, batch: pl.DataFrame) -> bytes:
+        given = batch.to_arrow()
+        table = given.cast(pa.schema([(name, _TYPES[name]) for name in given.column_names])).combine_chunks()
+        writer = native.LibsvmWriter()
         try:
-            text = b"".join(native.LibsvmWriter().lines(part) for part in parts)
+            return b"".join(writer.lines(part) for part in table.to_batches())
         except ValueError as error:
-            raise DataError(
-                f"output '{self.step}': {error}",
-                "libsvm needs a label, and as many weights as keys, in every row",
-                "DATA022",
-            ) from error
-        if self.keep:
-            rows = text.decode().splitlines()
-            return batch.select(self.keep).with_columns(pl.Series("line", rows, dtype=pl.String))
-        whole = [text[:-1].decode()] if text else []
-        return pl.DataFrame({"line": whole}, schema={"line": pl.String})
+            hint = "libsvm needs a label, and as many weights as keys, in every row"
+            raise DataError(f"output '{self.step}': {error}", hint, "DATA022") from error
 
 
 def used(rows: Layout) -> set[str]:

@@ -127,6 +127,7 @@ def sink_lines(
 
 def one_line_each(column: str, step: str) -> Any:
     """A batch function that refuses values which would become two lines."""
+
     def checked(batch: pl.DataFrame) -> pl.DataFrame:
         if batch.get_column(column).str.contains(r"[\r\n]").any():
             raise DataError(

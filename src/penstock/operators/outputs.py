@@ -298,8 +298,9 @@ class LibsvmOutput(TextFileOutput):
         if not isinstance(info, Schema):
             raise TypeError(f"{self.from_} is no frame")
         rows = libsvm_rows.layout(info, self.label, self.keys, self.weights)
-        text = libsvm_rows.lines(value, rows, context.step, self.partition_by)
-        return sink_lines(text, target, self.part_suffix(), self.compressed(), self.partition_by)
+        return libsvm_rows.sink(
+            value, rows, context.step, target, self.part_suffix(), self.compressed(), self.partition_by
+        )
 
 
 def _list_faults(info: Schema, rows: libsvm_rows.Layout) -> list[Fault]:
