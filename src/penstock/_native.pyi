@@ -107,3 +107,62 @@ class LibsvmWriter:
 
     def __init__(self) -> None: ...
     def lines(self, batch: pa.RecordBatch) -> bytes: ...
+
+# --- training (crates/penstock-python/src/training.rs) -------------------------------------------------------------
+
+@final
+class Logistic:
+    """A sparse logistic regression: fields are added, then it is fitted, again from where the last fit ended."""
+
+    def __init__(self, rows: int, threads: int) -> None: ...
+    def add_codes(self, codes: pa.Array, size: int, prior: pa.Array | None = None) -> None: ...
+    def add_keys(self, offsets: pa.Array, keys: pa.Array, values: pa.Array | None = None) -> None: ...
+    def fit(
+        self,
+        labels: pa.Array,
+        sample: pa.Array,
+        l1: float,
+        l2: Sequence[float],
+        tolerance: float = 1e-5,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> float: ...
+    @property
+    def bias(self) -> float: ...
+    def margins(self) -> pa.Array: ...
+    def weights(self, field: int) -> pa.Array: ...
+    def keys(self, field: int) -> pa.Array: ...
+
+@final
+class KeyTable:
+    """Weights by 64-bit key."""
+
+    def __init__(self, keys: pa.Array, weights: pa.Array) -> None: ...
+    def add(self, offsets: pa.Array, keys: pa.Array, margins: pa.Array, values: pa.Array | None = None) -> pa.Array: ...
+
+def compact_keys(keys: pa.Array, threads: int) -> tuple[pa.Array, pa.Array]: ...
+def fit_svm(
+    offsets: pa.Array,
+    columns: pa.Array,
+    values: pa.Array,
+    size: int,
+    signs: pa.Array,
+    costs: pa.Array,
+    seed: int,
+    tolerance: float,
+    max_epochs: int,
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[pa.Array, float, pa.Array]: ...
+def platt(margins: pa.Array, signs: pa.Array, sample: pa.Array) -> tuple[float, float]: ...
+
+_Sets = tuple[pa.Array, pa.Array, pa.Array]
+
+def frequent_itemsets(
+    offsets: pa.Array,
+    items: pa.Array,
+    size: int,
+    min_count: int,
+    max_length: int,
+    max_sets: int,
+    threads: int,
+    confidence: float | None = None,
+) -> tuple[_Sets, tuple[_Sets, _Sets, pa.Array, pa.Array] | None]: ...
