@@ -17,6 +17,7 @@ from penstock.engines.spec import NodeSpec, StepSpec
 from penstock.errors import PenstockError, Problem, ProblemsFound, did_you_mean
 from penstock.operators.base import AnyOperator, CheckContext, Operator, Output, Process
 from penstock.operators.catalog import operator, user_operator
+from penstock.operators.secrets import reveal
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class Graph:
     def readers(self, name: str) -> tuple[LocalStep, ...]:
         """The steps that read any port of `name`."""
         return self._readers.get(name, ())
+
+    def shared(self, reference: str) -> bool:
+        """Whether more than one frame is made from this one: it is read twice, or by a step with several ports."""
+        readers = [step for step in self.readers(step_of(reference)) if reference in step.references]
+        reads = [r for step in readers for _, r, _ in step.operator.references() if r == reference]
+        return len(reads) > 1 or any(len(step.operator.ports()) > 1 for step in readers)
 
     @cached_property
     def _readers(self) -> Mapping[str, tuple[LocalStep, ...]]:
@@ -164,9 +171,9 @@ def build(spec: NodeSpec) -> Graph:
 
 def _typed(step: StepSpec, known: Mapping[str, StepSpec]) -> LocalStep:
     found: type[Operator] = user_operator(step.cls) if step.cls else operator(step.kind, step.type)
-    attrs = dict(step.attrs)
+    attrs = {name: reveal(value) for name, value in step.attrs.items()}
     if found.text_field and step.text.strip() and found.text_field not in attrs:
-        attrs[found.text_field] = step.text
+        attrs[found.text_field] = reveal(step.text)
     value = found.model_validate(attrs)
     references = []
     for _, reference, marker in value.references():
