@@ -138,6 +138,9 @@ class _Node:
             frame = self.run.counters.through(reference, frame)
         if step.name in self.graph.spooled:
             frame = self._spool(reference, frame)
+        elif not self.graph.preview and self.graph.shared(reference):
+            # Polars finds common subplans only where they do not nest; a cache node is always one.
+            frame = frame.cache()
         self.values[reference], self.infos[reference] = frame, known
 
     def _spool(self, reference: str, frame: pl.LazyFrame) -> pl.LazyFrame:

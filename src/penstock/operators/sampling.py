@@ -143,9 +143,9 @@ class Split(Process):
             return self._by_time(found, context)
         if self.by == "order":
             return self._by_order(found, context)
-        return self._by_share(found, frame(context.info(self.from_)).names)
+        return self._by_share(found, frame(context.info(self.from_)).names, context.step)
 
-    def _by_share(self, found: pl.LazyFrame, names: tuple[str, ...]) -> dict[str, pl.LazyFrame]:
+    def _by_share(self, found: pl.LazyFrame, names: tuple[str, ...], step: str) -> dict[str, pl.LazyFrame]:
         import numpy as np
         import polars as pl
 
@@ -155,7 +155,7 @@ class Split(Process):
         def parted(morsel: pl.DataFrame) -> pl.DataFrame:
             values = morsel[source]
             if values.null_count():
-                raise _null(source, values.null_count())
+                raise _null(step, source, values.null_count())
             hashes = _hashes(values.cast(pl.Int64) if source == _ROW else values, seed)
             place = np.searchsorted(bounds, hashes, side="right").astype(np.uint8)
             return morsel.with_columns(pl.Series(_PART, place))
@@ -163,7 +163,7 @@ class Split(Process):
         if self.by == "random":
             found = found.with_row_index(_ROW)
         schema = {**found.collect_schema(), _PART: pl.UInt8()}
-        found = found.map_batches(parted, streamable=True, schema=schema)
+        found = found.map_batches(parted, streamable=True, schema=schema).cache()  # hashed once for all ports
         return {p: found.filter(pl.col(_PART) == i).select(names) for i, p in enumerate(self.ports())}
 
     def _by_order(self, found: pl.LazyFrame, context: RunContext) -> dict[str, pl.LazyFrame]:
@@ -181,14 +181,14 @@ class Split(Process):
         if self.staged():
             cuts = Cuts(found.select(column), context)
             if cuts.nulls:
-                raise _null(column, cuts.nulls)
+                raise _null(context.step, column, cuts.nulls)
             if not cuts.rows:
                 return dict.fromkeys(self.ports(), found)
             literals = [cuts.at(element(share, cuts.rows)) for share in cumulative(self.at)]
             shown = pl.select(literal.alias(str(i)) for i, literal in enumerate(literals)).row(0)
             context.progress(f"cut '{column}' at {', '.join(map(str, shown))}")
         else:
-            found = found.map_batches(_refusing_nulls(column), streamable=True)
+            found = found.map_batches(_refusing_nulls(context.step, column), streamable=True)
             literals = [moment(text, dtype) for text in self.at]
         place = pl.col(column).cast(pl.String) if isinstance(dtype, pl.Categorical | pl.Enum) else pl.col(column)
         first, last = place < literals[0], place >= literals[-1]
@@ -218,16 +218,16 @@ def _hashes(values: pl.Series, seed: int) -> NDArray[np.uint64]:
     return hashed
 
 
-def _refusing_nulls(column: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def _refusing_nulls(step: str, column: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
     def refuse(morsel: pl.DataFrame) -> pl.DataFrame:
         if nulls := morsel[column].null_count():
-            raise _null(column, nulls)
+            raise _null(step, column, nulls)
         return morsel
 
     return refuse
 
 
-def _null(column: str, nulls: int) -> DataError:
+def _null(step: str, column: str, nulls: int) -> DataError:
     rows = "a row has" if nulls == 1 else f"{nulls:,} rows or more have"
     hint = f'drop them first: <process type="filter" where="{column} is not null"/>, or fill them with clean'
-    return DataError(f"split: {rows} no '{column}', so no port can take them", hint, "OPER108")
+    return DataError(f"step '{step}': {rows} no '{column}', so no port can take them", hint, "OPER108")

@@ -65,7 +65,7 @@ class Sql(Process):
             for reference, schema in schemas.items()
         }
         try:
-            relation = Query(self.query, faults).relation(parse_select(self.query), tables)
+            relation = Query(self.query, faults).result(parse_select(self.query), tables)
         except ExpressionError as error:
             faults.append(error.fault())
         except SqlError as error:

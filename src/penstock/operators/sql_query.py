@@ -56,13 +56,18 @@ class Query:
     text: str
     faults: list[Fault]
 
+    def result(self, node: exp.Expression, tables: Tables) -> Relation:
+        """The result of the whole query, its columns under their own names."""
+        return self.relation(node, {name: _shared(table, node, name) for name, table in tables.items()})
+
     def relation(self, node: exp.Expression, tables: Tables) -> Relation:
-        """The result of a query, its columns under their own names."""
+        """The result of a query or a subquery."""
         if with_ := node.args.get("with_"):
             if with_.args.get("recursive"):
                 raise SqlError("recursive queries are not known here")
             for cte in with_.expressions:
-                tables = {**tables, cte.alias: self.relation(cte.this, tables).called(cte.alias)}
+                made = self.relation(cte.this, tables).called(cte.alias)
+                tables = {**tables, cte.alias: _shared(made, node, cte.alias)}
         if isinstance(node, exp.Select):
             return self._select(node, tables)
         if isinstance(node, exp.Union):
@@ -300,6 +305,12 @@ class Query:
         halves = [_cast(side, names, result.schema) for side, names in ((left.frame, ours), (right.frame, theirs))]
         both: pl.LazyFrame = pl.concat(halves)
         return result.with_frame(both.unique(maintain_order=True) if node.args.get("distinct") else both)
+
+
+def _shared(table: Relation, node: exp.Expression, name: str) -> Relation:
+    """The table such that it is computed once, however often the query names it."""
+    uses = sum(found.name == name for found in node.find_all(exp.Table))
+    return table.with_frame(table.frame.cache()) if table.frame is not None and uses > 1 else table
 
 
 def _spread(star: Star, source: Relation) -> list[tuple[str, Expr]]:

@@ -157,6 +157,11 @@ def step(kind: Any, name: str, cls: type, **attrs: Any) -> StepSpec:
     return StepSpec(kind=kind, name=name, cls=f"{__name__}:{cls.__name__}", attrs=written, line=7)
 
 
+def builtin(kind: Any, name: str, type_: str, **attrs: Any) -> StepSpec:
+    written = {key.rstrip("_"): str(value) for key, value in attrs.items()}
+    return StepSpec(kind=kind, name=name, type=type_, attrs=written, line=8)
+
+
 def run(folder: Path, *steps: StepSpec, preview: Preview | None = None, told: Told | None = None) -> NodeResult:
     seen.clear()
     store = folder / "store"
@@ -216,6 +221,22 @@ def test_a_step_that_two_outputs_need_sees_each_row_once(tmp_path: Path) -> None
     assert result.outputs["all"].rows == 300_000
     assert result.outputs["some"].rows == 150_000
     assert read(result, "all") == list(range(300_000))
+
+
+def test_sharing_inside_sharing_still_sees_each_row_once(tmp_path: Path) -> None:
+    outputs = {"train": "parts.train", "test": "parts.test", "top": "counted", "again": "passing"}
+    result = run(
+        tmp_path,
+        step("input", "numbers", Numbers, rows=20_000),
+        step("process", "passing", Passing, from_="numbers"),
+        builtin("process", "parts", "split", from_="passing", by="hash", column="i", at="0.8"),
+        builtin("process", "counted", "aggregate", from_="parts.train", columns="count(*) as i"),
+        *[builtin("output", name, "parquet", from_=reference) for name, reference in outputs.items()],
+    )
+    assert seen == {"read numbers": 1, "passing": 20_000}
+    assert result.rows["numbers"] == 20_000 and read(result, "top") == [result.outputs["train"].rows]
+    assert sorted(read(result, "train") + read(result, "test")) == read(result, "again")
+    assert not (tmp_path / "store" / "spool").exists()
 
 
 def test_user_code_above_a_stage_is_spooled_rather_than_run_again(tmp_path: Path) -> None:

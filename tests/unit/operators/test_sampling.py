@@ -133,7 +133,7 @@ def test_a_date_column_is_cut_at_the_first_whole_day_after_a_moment(apply: Apply
 @pytest.mark.parametrize("attrs", [{"by": "hash"}, {"by": "time"}, {"by": "time", "at": "2026-01-02"}])
 def test_a_null_in_the_column_is_an_error(apply: Apply, attrs: dict[str, str]) -> None:
     frame = pl.DataFrame({"k": ["2026-01-01", None]})
-    with pytest.raises(DataError, match="a row has no 'k', so no port can take them") as caught:
+    with pytest.raises(DataError, match="step 'step': a row has no 'k', so no port can take them") as caught:
         apply(split(**{"column": "k", "at": "0.5", **attrs}), a=frame)
     assert caught.value.code == "OPER108"
 
