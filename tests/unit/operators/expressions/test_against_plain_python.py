@@ -440,7 +440,7 @@ def schema_of(frame: pl.DataFrame) -> Schema:
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(SLOW, max_examples=400)
+@settings(SLOW, max_examples=250)
 @given(expressions(), tables())
 def test_the_local_engine_answers_as_plain_python_does(made: Made, frame: pl.DataFrame) -> None:
     found = frame.lazy().with_columns(answer=to_polars(made.text, schema_of(frame))).collect(engine="streaming")
