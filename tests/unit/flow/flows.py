@@ -10,7 +10,8 @@ from penstock.flow.model import Argument, Flow, Node, Param, Position, Setting, 
 _CONTROLS = [chr(c) for c in range(32) if chr(c) not in "\t\n\r"]
 characters = st.characters(exclude_categories=["Cs"], exclude_characters=[*_CONTROLS, "\ufffe", "\uffff"])
 AWKWARD = (
-    'say "hi"', "it's", "a < b && c > d", "]]>", "<![CDATA[x", "\n", "two\nlines\n", "tab\t", "\r\n", "\\n", "{x}", "${data}",
+    'say "hi"',
+    "it's", "a < b && c > d", "]]>", "<![CDATA[x", "\n", "two\nlines\n", "tab\t", "\r\n", "\\n", "{x}", "${data}",
     "ü\x85\u2028", '"""', "  spaces  ", "<!-- no -->", "\ufeff", "😀",
 )  # fmt: skip
 texts = st.one_of(st.sampled_from(AWKWARD), st.text(characters, max_size=6))

@@ -107,7 +107,8 @@ def test_the_canonical_form_reads_well() -> None:
 
 def test_long_elements_go_on_below_their_first_attribute() -> None:
     long = " ".join(f"column_{n}" for n in range(9))
-    flow = f'<flow xmlns="urn:penstock:flow:1" name="f"><node name="n"><process name="p" type="t" a="{long}" b="2"/></node></flow>'
+    step = f'<process name="p" type="t" a="{long}" b="2"/>'
+    flow = f'<flow xmlns="urn:penstock:flow:1" name="f"><node name="n">{step}</node></flow>'
     found = read_xml(flow.encode(), "x.xml").flow
     assert found is not None
     lines = write_xml(found).splitlines()
@@ -252,7 +253,8 @@ flow.node("model").input("train", from_=train)
         (
             "from penstock.flow.builder import Flow\nflow = Flow('a')\nflow.param('x', default={})\n",
             3,
-            "the script failed: TypeError: a flow's values are strings, numbers, true or false, steps and lists of them, not {}",
+            "the script failed: TypeError: a flow's values are strings, numbers, true or false, steps and lists of them, "
+            "not {}",
         ),
     ],
 )

@@ -90,7 +90,7 @@ def _inputs(scene: Scene, node: NodeState, state: StepState) -> dict[str, Info] 
         elif marker.accepts != "any" and isinstance(info, ModelInfo) != (marker.accepts == "model"):
             fits = False
             is_, wants = ("a model", "a frame") if isinstance(info, ModelInfo) else ("a frame", "a model")
-            attribute = type(state.operator).model_fields[field].alias or field
+            attribute = (state.operator and type(state.operator).model_fields[field].alias) or field
             message = f"{state}: {attribute}='{reference}' is {is_}, but it takes {wants}"
             scene.findings.add(state.step.line, "FLOW045", message, _kind_hint(wants))
         inputs[reference] = info
