@@ -169,6 +169,7 @@ def _explained(error: expat.ExpatError) -> XmlError:
         "undefined entity": "only &lt; &gt; &amp; &quot; &apos; are known; write other characters as they are",
         "duplicate attribute": "one attribute stands twice on this element",
         "no element found": "the file is empty or ends too early",
+        "syntax error": "is this the right file? XML begins with <",
         "unclosed token": "the file ends inside an element",
         "unbound prefix": "declare the prefix with xmlns:PREFIX=...",
     }

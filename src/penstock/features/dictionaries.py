@@ -68,6 +68,8 @@ def locate(file: FeatureFile, dictionary: Dictionary, places: Places) -> Path | 
     def fault(message: str, hint: str) -> Fault:
         return Fault("FEAT016", f"dict '{dictionary.name}': {message}", hint, file=file.shown, line=dictionary.line)
 
+    if dictionary.source and dictionary.path:
+        return None  # said where the element was read
     if dictionary.source:
         if dictionary.source in places.outputs:
             return Path(places.outputs[dictionary.source].removeprefix("file://"))

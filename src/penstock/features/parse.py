@@ -92,10 +92,10 @@ class _Reading:
         name, path, source = attrs.get("name", ""), attrs.get("path", ""), attrs.get("from", "")
         if not name:
             self.report(element.line, "FEAT003", "<dict> has no name")
-        if bool(path) == bool(source):
-            said = "both path and from" if path else "neither path nor from"
+        if ("path" in attrs) == ("from" in attrs):
+            said = "both path and from" if "path" in attrs else "neither path nor from"
             hint = 'path="FILE" for a file, from="node.output" for another node\'s output'
-            self.report(element.line, "FEAT003", f"dictionary '{name}' has {said}", hint)
+            self.report(element.line, "FEAT003", f"dict '{name}' has {said}", hint)
         return Dictionary(name, path, source, element.line)
 
     def item(self, element: Element) -> Item:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from penstock.errors import DataError
 
@@ -98,8 +98,7 @@ def compiled(path: str, takes: Takes, arity: int, sha256: str) -> int:
         first = str(error).strip().splitlines()[0]
         raise UserFunctionError(f"'{path}' cannot be compiled as {signature}: {first}", code="FEAT024") from None
     _kept.append(function)
-    address: int = function.address
-    return address
+    return cast("int", function.address)
 
 
 _kept: list[Any] = []  # numba frees the machine code of a cfunc that nobody holds
