@@ -135,8 +135,6 @@ class Execution:
         self.stops += 1
 
     def _loop(self, wake: int) -> None:
-        for name in {s.plan.engine for s in self.states.values() if not s.plan.fresh}:
-            self.launcher.prepare(name, engine(name).python({}))
         while True:
             if not self.stops and not any(s.status == "failed" for s in self.states.values()):
                 self._start_ready()
