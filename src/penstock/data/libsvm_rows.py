@@ -69,9 +69,15 @@ def _weight(schema: Schema, key: str) -> str:
 
 
 def sink(
-    frame: pl.LazyFrame, rows: Layout, step: str, target: Path, suffix: str, compression: Compression, by: Sequence[str]
+    frame: pl.LazyFrame,
+    rows: Layout,
+    step: str,
+    target: Path,
+    suffix: str,
+    compression: Compression,
+    by: Sequence[str],
 ) -> pl.LazyFrame:
-    """Write the rows as text. One plain file takes each batch's text as it comes; else Polars compresses and parts it."""
+    """Write the rows as text. A plain file takes each batch's text as it comes; else Polars compresses and parts it."""
     import polars as pl
 
     chosen = frame.select(*by, *_columns(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ def write_orc(
     whole = _orc_schema(schema)
     body = pa.schema([field for field in whole if field.name not in keys])
     writers: dict[str, Any] = {}
+    streams: list[_Patient] = []
     with storing(str(target)), ExitStack() as open_files:
 
         def writer(folder: str) -> Any:
@@ -35,7 +37,9 @@ def write_orc(
                 from pyarrow import orc
 
                 name = {"gzip": "zlib", "none": "uncompressed"}.get(compression, compression)
-                writers[folder] = open_files.enter_context(orc.ORCWriter(str(path), compression=name))
+                stream = open_files.enter_context(_Patient(path))
+                streams.append(stream)
+                writers[folder] = open_files.enter_context(orc.ORCWriter(stream, compression=name))
             return writers[folder]
 
         if not keys:
@@ -44,6 +48,40 @@ def write_orc(
             table = pa.Table.from_batches([batch]).cast(whole)
             for folder, part in _parts(table, keys):
                 writer(folder).write(part.select(body.names))
+            _raise_first(streams)
+    with storing(str(target)):
+        _raise_first(streams)
+
+
+class _Patient(io.RawIOBase):
+    """A file that keeps the system's error for later: ORC's writer ends the process when a write of its own fails."""
+
+    def __init__(self, path: Path) -> None:
+        self.error: OSError | None = None
+        self._stream = path.open("wb", buffering=0)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while view and self.error is None:
+                view = view[self._stream.write(view) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _raise_first(streams: Sequence[_Patient]) -> None:
+    for stream in streams:
+        if stream.error is not None:
+            raise stream.error
 
 
 def _orc_schema(schema: pl.Schema) -> pa.Schema:

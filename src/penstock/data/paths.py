@@ -39,13 +39,14 @@ class File:
         return is_remote(self.url)
 
 
-def split_locations(text: str) -> list[str]:
-    """The several paths that one attribute may hold: by commas, else (where nothing has that whole name) by spaces."""
+def split_locations(text: str, base: Path | None = None) -> list[str]:
+    """The several paths that one attribute may hold: by commas, else by spaces. What is there under its whole name
+    (relative to `base`) is one path."""
     text = text.strip()
-    if "," in text and not _present(text):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if not re.search(r"\s", text) or _present(text):
+    if not re.search(r"[\s,]", text) or _present(text, base):
         return [text] if text else []
+    if "," in text:
+        return [part.strip() for part in text.split(",") if part.strip()]
     parts = text.split()
     # `/my data/clicks.csv` that is not there is one missing path, not two: pieces of several paths look like paths.
     rooted = [p.startswith("/") or "://" in p for p in parts]
@@ -60,7 +61,7 @@ def resolve(
     Raises `DataError`: DATA001 nothing is there (unless missing="skip"), DATA002 a folder without data,
     DATA003 a glob without a match.
     """
-    locations = split_locations(location) if isinstance(location, str) else list(location)
+    locations = split_locations(location, base) if isinstance(location, str) else list(location)
     if not locations:
         raise DataError("the path is empty", "name a file, a folder or a glob", "DATA001")
     found: dict[str, File] = {}
@@ -90,8 +91,8 @@ def partitions_of(path: str) -> tuple[tuple[str, str | None], ...]:
 # --- local ---------------------------------------------------------------------------------------------------
 
 
-def _present(location: str) -> bool:
-    return not is_remote(location) and os.path.lexists(local_path(location))
+def _present(location: str, base: Path | None) -> bool:
+    return not is_remote(location) and os.path.lexists((base or Path()) / local_path(location))
 
 
 def _local_files(location: str, base: Path | None, missing: str) -> list[File]:
