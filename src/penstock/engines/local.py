@@ -164,7 +164,14 @@ class _Node:
             elif isinstance(step.operator, Process):
                 checked = step.operator.check(self.infos_of(step), context)
         problems = [
-            Problem(f.file or spec.flow_file, f.line or step.spec.line, f.code, f.message, f.hint, f.severity)
+            Problem(
+                f.file or spec.flow_file,
+                f.line or step.spec.line,
+                f.code,
+                f.message if f.file else f"{step.spec.kind} '{step.name}': {f.message}",
+                f.hint,
+                f.severity,
+            )
             for f in checked.faults
         ]
         if checked.failed:

@@ -336,7 +336,7 @@ def test_a_fault_found_with_the_real_columns_is_the_same_problem_as_at_check(tmp
             step("process", "refuses", Refuses, from_="numbers"),
             step("output", "out", Keep, from_="refuses"),
         )
-    assert str(caught.value) == "f.xml:7: OPER101 there is no column 'x' among i"
+    assert str(caught.value) == "f.xml:7: OPER101 process 'refuses': there is no column 'x' among i"
 
 
 def test_an_unknown_attribute_is_a_problem_on_the_steps_line(tmp_path: Path) -> None:
