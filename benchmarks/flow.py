@@ -110,7 +110,7 @@ class Ours:
     def _command(self, *arguments: str) -> Any:
         done = subprocess.run(
             [sys.executable, "-m", "penstock.cli", "flow", *arguments, "--json"], cwd=self.folder,
-            env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=self.environment, text=True, capture_output=True,
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"error: penstock flow {' '.join(arguments)} failed\n{done.stdout}{done.stderr}")

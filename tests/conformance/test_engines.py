@@ -29,7 +29,9 @@ INPUT = StepSpec(kind="input", name="rows", type="csv", attrs={"path": "@in.csv"
 #: engine -> a node that copies in.csv to out.csv / a node that fails after it has begun / one that takes for ever
 NODES: dict[str, dict[str, dict[str, Any]]] = {
     "local": {
-        "copies": {"steps": [INPUT, StepSpec(kind="output", name="o", type="csv", attrs={"from": "rows", "path": "@out.csv"})]},
+        "copies": {
+            "steps": [INPUT, StepSpec(kind="output", name="o", type="csv", attrs={"from": "rows", "path": "@out.csv"})]
+        },
         "fails": {
             "steps": [
                 INPUT,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -33,7 +34,7 @@ FLOW = f"""<flow xmlns="urn:penstock:flow:1" name="killed">
   </node>
   <node name="slow" engine="command" after="mapped">
     <arg>sh</arg><arg>-c</arg>
-    <arg>echo slow >> journal; for i in 1 2 3 4 5; do cat "$PENSTOCK_IN_rows" >> "$PENSTOCK_OUT_copy"; sleep 0.05; done</arg>
+    <arg>for i in 1 2 3 4 5; do cat "$PENSTOCK_IN_rows" >> "$PENSTOCK_OUT_copy"; sleep 0.05; done</arg>
     <input name="rows" from="made.rows"/>
     <output name="copy" type="text" path="out/copy.txt"/>
   </node>
@@ -47,7 +48,6 @@ FLOW = f"""<flow xmlns="urn:penstock:flow:1" name="killed">
 
 MAKE = f"""
 import os, sys
-open("journal", "a").write("made\\n")
 with open(os.environ["PENSTOCK_OUT_rows"], "w") as out:
     out.write("id,version\\n")
     for i in range({ROWS}):
@@ -143,10 +143,8 @@ def _survive(folder: Path, kills: int, seed: int) -> None:
         if status is None:
             workers = victim.workers()
             target = dice.choice(workers) if workers and dice.random() < 0.5 else runner.pid
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(target, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             done_kills += 1
             status = runner.wait(60)
             if target != runner.pid:

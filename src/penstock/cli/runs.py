@@ -212,9 +212,8 @@ def _list_runs(store: Path | None, as_json: bool) -> None:
         print("no runs yet", file=sys.stderr)
     for d in documents:
         done = sum(n["status"] == "done" for n in d["nodes"])
-        print(
-            f"{d['run']}  {d['status']:<11}  {done}/{len(d['nodes'])} nodes  {said_seconds(d['seconds']):>9}  {d['flow']}  {d['flow_file']}"
-        )
+        nodes, took = f"{done}/{len(d['nodes'])} nodes", said_seconds(d["seconds"])
+        print(f"{d['run']}  {d['status']:<11}  {nodes}  {took:>9}  {d['flow']}  {d['flow_file']}")
 
 
 def _run_document(store: RunStore, record: RunRecord, lineage: bool) -> dict[str, Any]:
@@ -227,8 +226,8 @@ def _run_document(store: RunStore, record: RunRecord, lineage: bool) -> dict[str
         own = {o: out for (n, o), out in outputs.items() if n == node.node}
         rows = [o.rows for o in own.values() if o.rows is not None]
         document: dict[str, Any] = {
-            "name": node.node, "status": node.status, "seconds": round(node.seconds, 3), "cached": bool(node.cached_from),
-            "rows": sum(rows) if rows else None, "error": node.error,
+            "name": node.node, "status": node.status, "seconds": round(node.seconds, 3),
+            "cached": bool(node.cached_from), "rows": sum(rows) if rows else None, "error": node.error,
         }  # fmt: skip
         if lineage:
             document |= {
@@ -334,7 +333,8 @@ def gc(keep: int, days: float, yes: bool, store: Path | None, as_json: bool) -> 
         for each in collect.candidates(found, keep, days):
             removed = collect.remove(found, each) if yes else False
             documents.append({"run": each.run.run, "flow": each.run.flow, "status": each.run.status,
-                              "started": each.run.started, "size_bytes": each.size_bytes, "removed": removed})  # fmt: skip
+                              "started": each.run.started, "size_bytes": each.size_bytes,
+                              "removed": removed})  # fmt: skip
         if yes:
             for name in collect.orphans(found):
                 shutil.rmtree(found.run_folder(name), ignore_errors=True)

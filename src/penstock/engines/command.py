@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -122,7 +122,7 @@ def _execute(spec: NodeSpec, environment: Mapping[str, str]) -> None:
         libc.prctl(1, int(signal.SIGKILL), 0, 0, 0)
 
     try:
-        program = subprocess.Popen(  # noqa: PLW1509
+        program = subprocess.Popen(
             arguments,
             cwd=where,
             env=environment,
@@ -168,10 +168,8 @@ def _end_group() -> None:
         return
     for pid in group_members(os.getpgrp()):
         if pid != os.getpid():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def _failed(spec: NodeSpec, program: str, status: int, words: list[str]) -> PenstockError:

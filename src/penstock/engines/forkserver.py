@@ -19,7 +19,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -103,7 +103,7 @@ class _NoPandas:
 @contextmanager
 def _without_pandas() -> Iterator[None]:
     finder = _NoPandas()
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     try:
         import pyarrow as pa
         import pyarrow.compute
@@ -113,7 +113,7 @@ def _without_pandas() -> Iterator[None]:
         pa.schema([]).empty_table()
         yield
     finally:
-        sys.meta_path.remove(finder)  # type: ignore[arg-type]
+        sys.meta_path.remove(finder)
 
 
 def _serve() -> int:
@@ -128,10 +128,8 @@ def _serve() -> int:
     while True:
         ready, _, _ = select.select([0, wake_read], [], [])
         if wake_read in ready:
-            try:
+            with suppress(BlockingIOError):
                 os.read(wake_read, 4096)
-            except BlockingIOError:
-                pass
             _reap(children)
         if 0 in ready:
             read = os.read(0, 65536)

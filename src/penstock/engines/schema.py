@@ -38,8 +38,8 @@ def worker_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "worker/1",
-        "description": "PYTHON -m penstock.engines.worker SPEC.json: NodeSpec in, one Event a line on stdout, NodeResult "
-        "in result.json beside the spec.",
+        "description": "PYTHON -m penstock.engines.worker SPEC.json: NodeSpec in, one Event a line on stdout, "
+        "NodeResult in result.json beside the spec.",
         "$defs": {**schema["$defs"], "Event": {"oneOf": events}},
         "oneOf": [{"$ref": "#/$defs/NodeSpec"}, {"$ref": "#/$defs/NodeResult"}, {"$ref": "#/$defs/Event"}],
     }

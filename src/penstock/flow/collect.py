@@ -17,7 +17,7 @@ from penstock.flow.store import RunRecord, RunStore
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run that may be removed. `size_bytes`: what removing it frees (linked files count where nobody else has them)."""
+    """A run that may be removed. `size_bytes`: what that frees; a file that another run links too frees nothing."""
 
     run: RunRecord
     size_bytes: int

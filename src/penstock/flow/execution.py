@@ -331,7 +331,8 @@ class Execution:
             return f"node '{name}' was stopped: it ran longer than timeout_s={state.plan.timeout_s:g}", hint, "RUN004"
         if ended.over_memory:
             limit = said_bytes(state.plan.memory_bytes)
-            return (f"node '{name}' ran out of memory: it used {said_bytes(ended.over_memory)} and its limit is {limit}",
+            used = said_bytes(ended.over_memory)
+            return (f"node '{name}' ran out of memory: it used {used} and its limit is {limit}",
                     'give the node more with memory="..."', "RUN003")  # fmt: skip
         if result is not None:
             return result.error, result.hint, result.code

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -283,10 +284,8 @@ class LocalLauncher:
 
 def _signal_group(group: int, number: int) -> None:
     if group > 0:
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def end_strays(run: str, groups: Sequence[tuple[int, float]], within_s: float = GRACE_S) -> None:
@@ -303,10 +302,8 @@ def end_strays(run: str, groups: Sequence[tuple[int, float]], within_s: float = 
         if (pid == group and abs(_started(pid) - started) < 2.0) or mark in _environment(pid)
     ]
     for pid in ours:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     deadline = time.monotonic() + within_s
     while any(Path(f"/proc/{pid}").exists() for pid in ours) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -69,7 +69,8 @@ def _failures(states: Sequence[NodeState]) -> str:
     if not failed:
         return ""
     said = "".join(
-        f"<section class='section wide'><h3 class='bad'>{escape(s.name)}</h3><pre>{escape(' '.join((s.code, s.error)).strip())}"
+        f"<section class='section wide'><h3 class='bad'>{escape(s.name)}</h3>"
+        f"<pre>{escape(' '.join((s.code, s.error)).strip())}"
         + "".join(f"\n{p['file']}:{p['line']}: {p['code']} {escape(str(p['message']))}" for p in s.problems)
         + (f"\n  hint: {escape(s.hint)}" if s.hint else "") + "</pre></section>"
         for s in failed
@@ -116,7 +117,8 @@ def _timings(states: Sequence[NodeState]) -> str:
             f'<text x="{label_x:.1f}" y="{y + 12}" text-anchor="{anchor}" fill="{fill}">{escape(told(state))}</text>'
         )
     height = len(timed) * step + 24
-    svg = (f'<svg viewBox="0 0 900 {height}" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="when each node ran" '
+    svg = (f'<svg viewBox="0 0 900 {height}" xmlns="http://www.w3.org/2000/svg" role="img" '
+           f'aria-label="when each node ran" '
            f'font-size="12" font-family="system-ui, sans-serif">{"".join(parts)}</svg>')  # fmt: skip
     return f'<h2>Timings</h2><div class="figure">{svg}</div>'
 

@@ -198,7 +198,7 @@ class RunStore:
             elif found > SCHEMA_VERSION:
                 raise PenstockError(
                     f"the run store {self.folder} was written by a newer Penstock (schema {found})",
-                    f"update Penstock, or set {HOME} to another folder",
+                    f"update Penstock, or set {HOME} to another folder",  # noqa: S608
                     "RUN011",
                 )
 
@@ -249,10 +249,8 @@ class RunStore:
 
     def runs(self, flow_file: str | None = None) -> list[RunRecord]:
         """Newest first."""
-        where = "" if flow_file is None else "WHERE flow_file=?"
         rows = self._db.execute(
-            f"SELECT * FROM runs {where} ORDER BY started DESC, run DESC",  # noqa: S608
-            () if flow_file is None else (flow_file,),
+            "SELECT * FROM runs WHERE flow_file=coalesce(?, flow_file) ORDER BY started DESC, run DESC", (flow_file,)
         )
         return [_run(row) for row in rows]
 
@@ -397,7 +395,8 @@ def _json(value: Any) -> str:
 
 def _run(row: sqlite3.Row) -> RunRecord:
     return RunRecord(row["run"], row["flow"], row["flow_file"], row["date"], json.loads(row["params"]),
-                     tuple(json.loads(row["only"])), row["status"], row["started"], row["ended"], row["pid"])  # fmt: skip
+                     tuple(json.loads(row["only"])), row["status"], row["started"], row["ended"],
+                     row["pid"])  # fmt: skip
 
 
 def _node(row: sqlite3.Row) -> NodeRecord:

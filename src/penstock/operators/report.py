@@ -32,28 +32,39 @@ MAX_BARS = 40
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 300, 58, 16, 14, 44
 
 STYLE = """
-:root{--ink:#1f2328;--dim:#656d76;--line:#d8dee4;--soft:#f6f8fa;--blue:#1f6feb;--green:#1a7f37;--red:#cf222e;--paper:#fff}
-@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--dim:#8d96a0;--line:#30363d;--soft:#161b22;--paper:#0d1117;--green:#3fb950;--red:#f85149;--blue:#4493f8}
- .figure svg,.drawing svg{filter:invert(.92) hue-rotate(180deg)}}
+:root{--ink:#1f2328;--dim:#656d76;--line:#d8dee4;--soft:#f6f8fa;--blue:#1f6feb;--green:#1a7f37;--red:#cf222e;
+--paper:#fff}
+@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--dim:#8d96a0;--line:#30363d;--soft:#161b22;
+--paper:#0d1117;--green:#3fb950;--red:#f85149;--blue:#4493f8}
+ .figure svg{filter:invert(.92) hue-rotate(180deg)}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
 main{max-width:1080px;margin:0 auto;padding:32px 24px 64px}
-h1{font-size:26px;margin:0 0 4px;letter-spacing:-.01em}h2{font-size:18px;margin:40px 0 12px;padding-bottom:6px;border-bottom:1px solid var(--line)}
+h1{font-size:26px;margin:0 0 4px;letter-spacing:-.01em}
+h2{font-size:18px;margin:40px 0 12px;padding-bottom:6px;border-bottom:1px solid var(--line)}
 h3{font-size:14px;margin:0 0 8px}p.sub{color:var(--dim);margin:0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}
 th{text-align:left;color:var(--dim);font-weight:600;border-bottom:1px solid var(--line);white-space:nowrap}
-td{border-bottom:1px solid var(--line)}th,td{padding:5px 12px 5px 0;vertical-align:top}td.n,th.n{text-align:right}
+td{border-bottom:1px solid var(--line)}th,td{padding:5px 12px 5px 0;vertical-align:top}
+td.n,th.n{text-align:right}
 td{max-width:420px;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}.sections{display:grid;grid-template-columns:repeat(auto-fill,minmax(460px,1fr));gap:20px}
-.section{border:1px solid var(--line);border-radius:8px;padding:16px;background:var(--paper);min-width:0}.wide{grid-column:1/-1}
+.scroll{overflow-x:auto}
+.sections{display:grid;grid-template-columns:repeat(auto-fill,minmax(460px,1fr));gap:20px}
+.section{border:1px solid var(--line);border-radius:8px;padding:16px;background:var(--paper);min-width:0}
+.wide{grid-column:1/-1}
 .caption{color:var(--dim);font-size:12px;margin:8px 0 0}.figure svg{width:100%;height:auto;display:block}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:12px;color:var(--dim);margin-top:6px}
 .legend i{display:inline-block;width:14px;height:3px;vertical-align:middle;margin-right:6px;border-radius:2px}
-.cards{display:flex;flex-wrap:wrap;gap:12px;margin:20px 0 0}.card{border:1px solid var(--line);border-radius:8px;padding:10px 16px;min-width:120px;background:var(--soft)}
-.card b{display:block;font-size:20px;font-variant-numeric:tabular-nums}.card span{color:var(--dim);font-size:12px}
-.ok{color:var(--green)}.bad{color:var(--red)}.drawing{overflow-x:auto;border:1px solid var(--line);border-radius:8px;padding:12px;background:#fff}
+.cards{display:flex;flex-wrap:wrap;gap:12px;margin:20px 0 0}
+.card{border:1px solid var(--line);border-radius:8px;padding:10px 16px;min-width:120px;background:var(--soft)}
+.card b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
+.card span{color:var(--dim);font-size:12px}
+.ok{color:var(--green)}.bad{color:var(--red)}
+.drawing{overflow-x:auto;border:1px solid var(--line);border-radius:8px;padding:12px;background:#fff}
 pre{background:var(--soft);padding:12px;border-radius:6px;overflow-x:auto;white-space:pre-wrap}
-@media (max-width:560px){.sections{grid-template-columns:1fr}}@media print{main{max-width:none;padding:0}.section{break-inside:avoid}}
+@media (max-width:560px){.sections{grid-template-columns:1fr}}@media print{main{max-width:none;padding:0}
+.section{break-inside:avoid}}
 """
 
 
@@ -62,7 +73,8 @@ def page(title: str, body: str) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>\n{body}\n</main></body></html>\n"
     )
 
@@ -220,17 +232,21 @@ def _grid(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
     parts = []
     for tick in y_axis.ticks:
         y = y_axis.at(tick)
-        parts.append(f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#d8dee4"/>'
-                     f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#57606a">{_tick(tick)}</text>')  # fmt: skip
+        parts.append(f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#d8dee4"/>')
+        parts.append(_label(left - 8, y + 4, _tick(tick), "end"))
     for tick in x_axis.ticks:
         x = x_axis.at(tick)
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" stroke="#eaeef2"/>'
-                     f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="#57606a">{_tick(tick)}</text>')  # fmt: skip
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" stroke="#eaeef2"/>')
+        parts.append(_label(x, bottom + 16, _tick(tick), "middle"))
     middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
     parts.append(f'<text x="{middle_x}" y="{_HEIGHT - 8}" text-anchor="middle" fill="#24292f">{escape(x_label)}</text>')
     parts.append(f'<text transform="translate(14 {middle_y}) rotate(-90)" text-anchor="middle" fill="#24292f">'
                  f"{escape(y_label)}</text>")  # fmt: skip
     return "".join(parts)
+
+
+def _label(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#57606a">{text}</text>'
 
 
 def _tick(value: float) -> str:

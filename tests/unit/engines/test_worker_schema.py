@@ -8,5 +8,5 @@ SCHEMA = Path(__file__).resolve().parents[3] / "schemas" / "worker.json"
 
 
 def test_the_published_schema_is_current() -> None:
-    hint = "write it anew: python -c \"from penstock.engines.schema import text; print(text(), end='')\" > schemas/worker.json"
-    assert SCHEMA.read_text(encoding="utf-8") == text(), hint
+    anew = 'python -c "from penstock.engines.schema import text; print(text(), end=str())" > schemas/worker.json'
+    assert SCHEMA.read_text(encoding="utf-8") == text(), f"write it anew: {anew}"

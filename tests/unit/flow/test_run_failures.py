@@ -272,7 +272,10 @@ def test_a_full_disk_is_told_and_leaves_the_old_output(folder: Path, mounted: An
     (out / "o.csv").write_text("old\n")
     (folder / "in.csv").write_text("id,x\n" + "".join(f"{i},{i * 7919}\n" for i in range(60_000)))
     (folder / "f.xml").write_text(f"""{HEAD}
-  <node name="n"><input name="a" type="csv" path="in.csv"/><output name="o" type="csv" from="a" path="out/o.csv"/></node>
+  <node name="n">
+    <input name="a" type="csv" path="in.csv"/>
+    <output name="o" type="csv" from="a" path="out/o.csv"/>
+  </node>
 </flow>""")
     document, _ = penstock(folder, "run", "f.xml", status=1)
     assert "space" in document["nodes"][0]["error"] or "disk is full" in document["nodes"][0]["error"]
@@ -286,7 +289,10 @@ def test_a_read_only_target_is_told(folder: Path, mounted: Any) -> None:
     (out / "o.csv").write_text("old\n")
     subprocess.run(["mount", "-o", "remount,ro", out], check=True)
     (folder / "f.xml").write_text(f"""{HEAD}
-  <node name="n"><input name="a" type="csv" path="in.csv"/><output name="o" type="csv" from="a" path="out/o.csv"/></node>
+  <node name="n">
+    <input name="a" type="csv" path="in.csv"/>
+    <output name="o" type="csv" from="a" path="out/o.csv"/>
+  </node>
 </flow>""")
     document, _ = penstock(folder, "run", "f.xml", status=1)
     assert "read-only" in document["nodes"][0]["error"].lower()
