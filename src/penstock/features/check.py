@@ -266,7 +266,7 @@ class _Checking:
                 self.fault(
                     "FEAT011",
                     f"slot '{name}' may not stand in '{self.item.fn}': a slot is keys, not a value",
-                    "give the value a name of its own with <define>, and use that here and in the slot",
+                    "name the value with <define> and use that here and there; a slot hides a raw column of its name",
                 )
         return written
 

@@ -229,7 +229,8 @@ class Reference:
                     raise RowRefused(item["name"], f"index {number}")
                 found = [(int(number), at(weight, 0, weighted))]
         elif len(inputs) > 1:
-            value = self.value(item, inputs)
+            keys = [each.keys[0] if each.keys else None for each in inputs if isinstance(each, Keys)]
+            value = self.value(item, [keys.pop(0) if isinstance(each, Keys) else each for each in inputs])
             null = value is None
             found = [] if value is None else [(value, at(weight, 0, weighted))]
         else:
