@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,12 @@ def try_resolve(
 
 def flow_dir(flow: Flow) -> Path:
     """The folder that relative paths start at: the flow file's, absolute."""
-    return Path(flow.file).absolute().parent if flow.file else Path.cwd()
+    return _folder(flow.file, os.getcwd())  # noqa: PTH109  a string is what the cache wants
+
+
+@cache
+def _folder(file: str, working: str) -> Path:
+    return Path(working, file).parent if file else Path(working)
 
 
 def run_date(text: str | None) -> str:

@@ -57,26 +57,27 @@ def shown(path: str, scene: Scene) -> str:
 
 def promise(scene: Scene) -> dict[str, frozenset[str]]:
     """Node -> the paths that exist by the time it runs; tells of reads that nothing puts after the write."""
-    needs = ancestors({name: [n for n in state.needs if n in scene.nodes] for name, state in scene.nodes.items()})
     paths = {name: [op.path.rstrip("/") for _, op in written(state)] for name, state in scene.nodes.items()}
     writers = {path: name for name, found in paths.items() for path in found}
+    if not writers:
+        return {}
+    needs = ancestors({name: [n for n in state.needs if n in scene.nodes] for name, state in scene.nodes.items()})
     promised: dict[str, frozenset[str]] = {}
     for name, state in scene.nodes.items():
         known = {path for need in needs[name] for path in paths[need]}
-        if writers:
-            for step in state.steps.values():
-                if step.step.kind != "input" or step.source or not step.attrs.get("path"):
+        for step in state.steps.values():
+            if step.step.kind != "input" or step.source or not step.attrs.get("path"):
+                continue
+            for path in step.attrs["path"].split(","):
+                writer = _writer(path.rstrip("/"), writers)
+                if writer is None or writer == name or writer in needs[name] or name in needs[writer]:
                     continue
-                for path in step.attrs["path"].split(","):
-                    writer = _writer(path.rstrip("/"), writers)
-                    if writer is None or writer == name or writer in needs[name] or name in needs[writer]:
-                        continue
-                    output = next(s.step.name for s, op in written(scene.nodes[writer]) if _covers(op.path, path))
-                    what = f"{step} reads {shown(path, scene)}, which node '{writer}' writes"
-                    message = f"{what}, but nothing says that it runs first"
-                    hint = f'write from="{writer}.{output}" in place of type and path, or after="{writer}" on the node'
-                    scene.findings.add(step.step.line, "FLOW054", message, hint)
-                    known.add(path.rstrip("/"))
+                output = next(s.step.name for s, op in written(scene.nodes[writer]) if _covers(op.path, path))
+                what = f"{step} reads {shown(path, scene)}, which node '{writer}' writes"
+                message = f"{what}, but nothing says that it runs first"
+                hint = f'write from="{writer}.{output}" in place of type and path, or after="{writer}" on the node'
+                scene.findings.add(step.step.line, "FLOW054", message, hint)
+                known.add(path.rstrip("/"))
         promised[name] = frozenset(known)
     return promised
 
