@@ -96,17 +96,17 @@ class Spark:
                 out.append([] if text is None else [slot << 52 | table.get(text, 0)])
             for text in row[n + 2 : n + s]:
                 slot += 1
-                out.append([] if text is None else [slot << 52 | min(xxh3(text) & NULL, NULL - 1)])
+                out.append([] if text is None else [slot << 52 | min(xxh3(text.encode()) & NULL, NULL - 1)])
             for values in row[n + s :]:
                 slot += 1
-                out.append([slot << 52 | min(xxh3(text) & NULL, NULL - 1) for text in values or ()])
+                out.append([slot << 52 | min(xxh3(text.encode()) & NULL, NULL - 1) for text in values or ()])
             for a, b in pairs:
                 slot += 1
                 left, right = row[at[a]], row[at[b]]
                 if left is None or right is None:
                     out.append([])
                     continue
-                parts = xxh3(left).to_bytes(8, "little") + xxh3(right).to_bytes(8, "little")
+                parts = xxh3(left.encode()).to_bytes(8, "little") + xxh3(right.encode()).to_bytes(8, "little")
                 out.append([slot << 52 | min(xxh3(parts) & NULL, NULL - 1)])
             for x in row[:n]:
                 out.append(0.0 if x is None or x <= 0 else math.log(x))

@@ -18,6 +18,7 @@ import pkgutil
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -173,6 +174,8 @@ def _child(request: dict[str, str], pipes: tuple[int, int], server: int) -> NoRe
         status = work(Path(request["spec"]))
         sys.stdout.flush()
         sys.stderr.flush()
+    except BaseException:  # beyond what `work` tells as a failure: our own fault, and the log must show it
+        traceback.print_exc()
     finally:
         os._exit(status)
 

@@ -43,6 +43,7 @@ class LocalSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threads: int | None = Field(None, ge=1, description="threads it computes with; default: the node's cpus, else all")
+    hash_inputs: bool = Field(False, description="key the cache by its inputs' content rather than size and mtime")
 
 
 class LocalEngine:

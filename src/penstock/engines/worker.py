@@ -99,7 +99,7 @@ def work(path: Path) -> int:
     guard = MemoryGuard(
         spec.memory_bytes,
         lambda used, limit: _out_of_memory(path, spec, events, used, limit),
-        whole_group=spec.engine != "local",
+        whole_group=spec.engine != "local" or any(step.cls for step in spec.steps),
     )
     guard.start()
     events.emit("started", node=spec.node, attempt=spec.attempt, pid=os.getpid())

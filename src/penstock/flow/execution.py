@@ -12,9 +12,10 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -34,6 +35,8 @@ from penstock.operators.secrets import mask, reveal
 #: Between attempts: 1 s, 2 s, 4 s ... up to a minute, each up to half as long again, so that retries spread out.
 BACKOFF_S = 1.0
 BACKOFF_MAX_S = 60.0
+#: Less than this on the run store's disk, and a worker could not write why it failed.
+NO_SPACE_BYTES = 64 << 10
 #: How often progress is read and deadlines are looked at.
 TICK_S = 0.1
 
@@ -110,14 +113,10 @@ class Execution:
         wake, woken = os.pipe()
         for fd in (wake, woken):
             os.set_blocking(fd, False)
-        handlers = {number: signal.signal(number, self._asked_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        old_fd = signal.set_wakeup_fd(woken)
         try:
-            self._loop(wake)
+            with self._stoppable(woken):
+                self._loop(wake)
         finally:
-            signal.set_wakeup_fd(old_fd)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
             os.close(wake)
             os.close(woken)
         status: RunStatus = "done"
@@ -130,6 +129,21 @@ class Execution:
                 state.status = "interrupted" if self.stops else "skipped"
         self.store.end_run(self.run, status)
         return status
+
+    @contextmanager
+    def _stoppable(self, woken: int) -> Iterator[None]:
+        """Ctrl-C and SIGTERM ask the run to stop. Signals are the main thread's; elsewhere the caller has them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {number: signal.signal(number, self._asked_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        old_fd = signal.set_wakeup_fd(woken)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_fd)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         self.stops += 1
@@ -336,6 +350,9 @@ class Execution:
                     'give the node more with memory="..."', "RUN003")  # fmt: skip
         if result is not None:
             return result.error, result.hint, result.code
+        if shutil.disk_usage(self.folder).free < NO_SPACE_BYTES:
+            hint = "free some space, then go on with --resume; the outputs are as they were"
+            return f"node '{name}' died: the disk of the run store {self.store.folder} is full", hint, "RUN011"
         see = f"penstock flow logs {self.run} {name} shows what it printed last"
         if ended.status < 0:
             said = signal.Signals(-ended.status).name

@@ -177,12 +177,7 @@ class RunStore:
             store = cls(folder, connection)
             store._migrate()
         except (OSError, sqlite3.Error) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise PenstockError(
-                f"the run store {folder} cannot be used: {why}",
-                f"is its disk full or read-only? {HOME} can name another folder for it",
-                "RUN011",
-            ) from error
+            raise _unusable(folder, str(error.strerror if isinstance(error, OSError) else error)) from error
         return store
 
     def close(self) -> None:
@@ -204,14 +199,18 @@ class RunStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, even when the process is killed in the middle."""
-        self._db.execute("BEGIN IMMEDIATE")
+        """All or nothing, even when the process is killed in the middle. Raises `PenstockError` on a full disk."""
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _unusable(self.folder, str(error)) from error
 
     # --- runs ---
 
@@ -387,6 +386,11 @@ class RunStore:
             (flow_file, node, output),
         )
         return [_output(r) for r in rows]
+
+
+def _unusable(folder: Path, why: str) -> PenstockError:
+    hint = f"is its disk full or read-only? {HOME} can name another folder for it"
+    return PenstockError(f"the run store {folder} cannot be used: {why}", hint, "RUN011")
 
 
 def _json(value: Any) -> str:

@@ -99,7 +99,7 @@ def section_html(section: Mapping[str, Any]) -> str:
             wide, body = "", bar_plot(section["labels"], section["values"])
         else:
             wide, body = "", f"<p>a section of the unknown kind {escape(repr(kind))}</p>"
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         wide, body = "", f"<p>this section cannot be drawn: {escape(f'{type(error).__name__}: {error}')}</p>"
     return f'<section class="section{wide}">{title}{body}{caption}</section>'
 
