@@ -121,17 +121,25 @@ def unknown_types(names: Sequence[str], types: Types) -> list[str]:
 
 
 def columns(files: Sequence[File], dialect: Dialect, types: Types) -> list[tuple[str, str]]:
-    """Names and types of the columns: what `types` says, else what the first rows of the first file say.
+    """Names and types of the columns: what `types` says, else what the first rows of the first file (not empty) say.
 
     Raises `DataError` where that file cannot be read, has no columns, or names one twice.
     """
-    first = files[0]
+    first = first_with_rows(files)
     mtime = 0 if first.remote else Path(first.url).stat().st_mtime_ns
     sampled = _sample(first, dialect, mtime)
     if not sampled:
         hint = 'say names="..." to read an empty file with no rows'
         raise DataError(f"{first.url} is empty: there is no header to name its columns", hint, "DATA009")
+    if any("\0" in name for name, _ in sampled):
+        said = f"{first.url}:1: a column's name holds a NUL byte"
+        raise DataError(said, "is it a CSV at all? look at its first bytes", "DATA009")
     return [(name, given_type(name, types) or kind) for name, kind in sampled]
+
+
+def first_with_rows(files: Sequence[File]) -> File:
+    """The first file that is not empty: a writer may leave parts without a byte."""
+    return next((file for file in files if file.size_bytes), files[0])
 
 
 @lru_cache(1024)

@@ -49,7 +49,9 @@ def layout(schema: Schema, label: str, keys: Sequence[str], weights: str) -> Lay
             raise DataError(f"there is no column '{name}'", did_you_mean(name, schema.names), "DATA022")
     if keys:
         return Layout(label, tuple((key, weights if weights else _weight(schema, key)) for key in keys), qid)
-    slots = [name for name in schema.with_role("slot") if not name.endswith("__weight")]
+    slots = schema.with_role("slot")
+    companions = {_weight(schema, slot) for slot in slots}
+    slots = tuple(slot for slot in slots if slot not in companions)
     if slots:
         return Layout(label, tuple((slot, _weight(schema, slot)) for slot in slots), qid)
     for flat, values in (("keys", "weights"), ("indices", "values")):
@@ -65,6 +67,9 @@ def layout(schema: Schema, label: str, keys: Sequence[str], weights: str) -> Lay
 
 
 def _weight(schema: Schema, key: str) -> str:
+    """The weights of a slot, or of the `keys` of the flat form."""
+    if key == "keys" and "weights" in schema:
+        return "weights"
     return f"{key}__weight" if f"{key}__weight" in schema else ""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from penstock import native
-from penstock.data.csv_files import ARROW_TYPES, Types, given_type
+from penstock.data.csv_files import ARROW_TYPES, Types, first_with_rows, given_type
 from penstock.data.paths import File
 from penstock.data.text_files import SAMPLE_ROWS, NativeFile, Rejecting, native_file, sentence, text_frame
 from penstock.errors import DataError
@@ -34,7 +34,7 @@ def json_schema(files: Sequence[File], encoding: str, types: Types) -> pa.Schema
 
     Raises `DataError` where that file cannot be read or holds no object in its first rows.
     """
-    first = files[0]
+    first = first_with_rows(files)
     mtime = 0 if first.remote else Path(first.url).stat().st_mtime_ns
     fields = [
         field if (kind := given_type(field.name, types)) is None else pa.field(field.name, ARROW_TYPES[kind])
@@ -53,6 +53,8 @@ def json_schema(files: Sequence[File], encoding: str, types: Types) -> pa.Schema
 def _json_sample(file: File, encoding: str, mtime_ns: int) -> pa.Schema:
     try:
         return native.json_sample(native_file(file), encoding, SAMPLE_ROWS)
+    except pa.ArrowInvalid as error:  # Arrow's names end at a NUL
+        raise DataError(f"{file.url}: a key holds a NUL character", "leave it out of the keys", "DATA009") from error
     except ValueError as error:
         raise sentence(error, [file]) from error
 

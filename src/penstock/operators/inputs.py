@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from penstock.data.arrow_types import plain
 from penstock.data.csv_files import Dialect, expand_names, parse_types, separator, unknown_types
 from penstock.data.partitions import partition_fields
-from penstock.data.paths import File, resolve
+from penstock.data.paths import File, resolve, split_locations
 from penstock.data.schema import Schema
 from penstock.data.stores import is_remote, local_path, storing
 from penstock.data.text_files import Rejecting
@@ -43,8 +44,10 @@ class FileInput(Input):
 
     def check(self, context: CheckContext) -> Checked:
         """Headers only: the columns and types that reading will give."""
-        if self._promised(context):
-            return Checked({"": Schema.unknown()})
+        there = [one for one in split_locations(self.path, context.flow_dir) if not _promised(one, context)]
+        if there != split_locations(self.path, context.flow_dir):
+            # Some of it an earlier node still has to write; what is said to be there already must be.
+            return Checked({"": Schema.unknown()}, tuple(self._missing(there, context)))
         try:
             schema = self.header(self.found(context.flow_dir))
         except DataError as error:
@@ -97,13 +100,21 @@ class FileInput(Input):
         """All their rows, lazily."""
         raise NotImplementedError
 
-    def _promised(self, context: CheckContext) -> bool:
-        if self.path in context.promised:
-            return True
-        if is_remote(self.path):
-            return any(self.path.startswith(promised.rstrip("/") + "/") for promised in context.promised)
-        path = local_path(self.path)
-        return any(str(place) in context.promised for place in (path, *path.parents))
+    def _missing(self, locations: list[str], context: CheckContext) -> Iterator[Fault]:
+        for location in locations:
+            try:
+                resolve([location], base=context.flow_dir, missing="error")
+            except DataError as error:
+                if self.missing == "error" or error.code != "DATA001":
+                    yield Fault(error.code, error.message, error.hint)
+
+
+def _promised(location: str, context: CheckContext) -> bool:
+    """Whether an earlier node writes this path, or a folder that it lies in."""
+    if is_remote(location):
+        return any(location == p or location.startswith(p.rstrip("/") + "/") for p in context.promised)
+    path = context.flow_dir / local_path(location)
+    return any(str(place) in context.promised for place in (path, *path.parents))
 
 
 class ParquetInput(FileInput):

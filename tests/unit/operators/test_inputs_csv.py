@@ -148,6 +148,7 @@ def test_a_type_that_changes_between_files_names_the_file(tmp_path: Path) -> Non
         ("a.csv", b"PAR1....", "DATA016", "Parquet"),
         ("a.csv", b"", "DATA009", "is empty"),
         ("a.csv", b"a,a\n1,2\n", "DATA009", "column 'a' twice"),
+        ("a.csv", b"a\0,b\n1,2\n", "DATA009", "NUL"),
     ],
 )
 def test_files_that_are_not_what_they_seem(tmp_path: Path, name: str, raw: bytes, code: str, said: str) -> None:
@@ -174,7 +175,7 @@ def test_many_chunks_and_threads_give_the_same_rows_in_order(tmp_path: Path) -> 
         assert frame.collect(engine="streaming").rows() == rows
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=300) | st.text('ab",\n\r\\1.é', max_size=200).map(str.encode), st.sampled_from(["drop", "keep"])
 )

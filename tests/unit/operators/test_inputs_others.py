@@ -62,6 +62,16 @@ def test_a_path_that_an_earlier_node_writes_is_not_missing(tmp_path: Path) -> No
     assert reader("parquet", path).check(promised).faults == ()
     assert reader("csv", path / "part-0.csv").check(promised).faults == ()
     assert [f.code for f in reader("parquet", path).check(CheckContext()).faults] == ["DATA001"]
+    several = reader("parquet", f"{path}, {tmp_path / 'no'}").check(promised)
+    assert [f.code for f in several.faults] == ["DATA001"] and "/no does not exist" in several.faults[0].message
+
+
+def test_an_empty_part_says_nothing_of_the_columns(tmp_path: Path) -> None:
+    for type_, text in (("csv", "a,b\n1,2\n"), ("json", '{"a":1,"b":2}\n')):
+        (tmp_path / type_).mkdir()
+        (tmp_path / type_ / "part-0").touch()
+        (tmp_path / type_ / "part-1").write_text(text)
+        assert read(type_, tmp_path / type_).rows() == [(1, 2)]
 
 
 @pytest.mark.parametrize("type_", ["parquet", "orc", "csv", "json", "text"])
