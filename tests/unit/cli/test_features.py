@@ -1,0 +1,139 @@
+"""`penstock features` as a new user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from penstock.cli.main import main
+
+FILE = """<features xmlns="urn:penstock:features:1" name="ctr">
+  <dict name="cities" path="${folder}/cities.txt"/>
+  <slot name="city_id" id="1" fn="pickcat" from="city" dict="cities"/>
+  <slot name="tag" id="2" fn="hash" from="tags" weight="w"/>
+  <slot name="hour" id="3" fn="bucketize_time" from="ts" part="hour"/>
+  <dense name="price_log" fn="log1p" from="price"/>
+</features>"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "features.xml").write_text(FILE)
+    (tmp_path / "cities.txt").write_text("Roma\nParis\n")
+    pl.DataFrame(
+        {"city": ["Paris", "Oslo"], "tags": [["a"], ["a", "b"]], "w": [0.5, 2.0], "ts": [0, 3_600_000_000],
+         "price": [0.0, 1.5], "label": [1, 0]},
+        schema_overrides={"ts": pl.Datetime("us")},
+    ).write_parquet(tmp_path / "rows.parquet")  # fmt: skip
+    return tmp_path
+
+
+def test_check_is_silent_about_a_good_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["features", "check", str(folder / "features.xml"), "--set", f"folder={folder}", "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main([*command, "--columns", str(folder / "rows.parquet")]) == 0
+
+
+def test_check_finds_everything_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = folder / "bad.xml"
+    bad.write_text(FILE.replace('from="city"', 'from="ctiy"').replace('id="3"', 'id="2"'))
+    (folder / "cities.txt").write_text("Roma\nRoma\n")
+    command = ["features", "check", str(bad), "--set", f"folder={folder}", "--columns", str(folder / "rows.parquet")]
+    assert main([*command, "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert [(Path(p["file"]).name, p["line"], p["code"]) for p in found] == [
+        ("bad.xml", 3, "FEAT010"), ("bad.xml", 5, "FEAT007"), ("cities.txt", 2, "FEAT017"),
+    ]  # fmt: skip
+    assert found[0]["hint"] == "did you mean 'city'?"
+    assert main(command) == 2
+    assert f"{bad}:3: FEAT010" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["slots", "flat"])
+@pytest.mark.parametrize("suffix", ["parquet", "json", "libsvm"])
+def test_apply_writes_every_format(folder: Path, capsys: pytest.CaptureFixture[str], suffix: str, form: str) -> None:
+    out = folder / f"out.{suffix}"
+    command = ["features", "apply", str(folder / "features.xml"), str(folder / "rows.parquet"), str(out)]
+    assert main([*command, "--set", f"folder={folder}", "--keep", "label", "--form", form, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["rows"] == 2 and said["rejected"] == 0 and said["seconds"] > 0
+    if suffix == "parquet":
+        mapped = pl.read_parquet(out)
+        if form == "slots":
+            assert mapped.columns == ["label", "city_id", "tag", "tag__weight", "hour", "price_log"]
+            assert mapped["tag__weight"].to_list() == [[0.5], [2.0, 2.0]]
+            assert mapped["hour"].to_list() == [[3 << 52], [3 << 52 | 1]]
+        else:
+            assert mapped["weights"].to_list() == [[1.0, 0.5, 1.0], [1.0, 2.0, 2.0, 1.0]]
+    elif suffix == "json":
+        assert json.loads(out.read_text().splitlines()[0])["label"] == 1
+    else:
+        first = out.read_text().splitlines()[0].split()
+        assert first[0] == "1" and first[1] == f"{1 << 52 | 2}:1" and len(first) == 4
+
+
+def test_what_cannot_be_applied_leaves_the_old_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out.parquet"
+    out.write_text("old")
+    text = FILE.replace('fn="log1p"', 'fn="normalize" fit="true"')
+    (folder / "fit.xml").write_text(text)
+    command = [
+        "features",
+        "apply",
+        str(folder / "fit.xml"),
+        str(folder / "rows.parquet"),
+        str(out),
+        "--set",
+        f"folder={folder}",
+    ]
+    assert main(command) == 2
+    assert "fit.xml:6: FEAT023" in capsys.readouterr().err
+    assert out.read_text() == "old"
+    assert main([*command, "--fit-from", str(folder / "rows.parquet")]) == 0
+    assert pl.read_parquet(out)["price_log"].to_list() == [-1.0, 1.0]
+
+
+def test_explain_says_what_each_key_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"city": "Paris", "tags": ["a", None, "b"], "w": 2, "ts": "2026-01-31T07:30:00", "price": None}
+    command = [
+        "features",
+        "explain",
+        str(folder / "features.xml"),
+        "--set",
+        f"folder={folder}",
+        "--row",
+        json.dumps(row),
+    ]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found[0] == {"slot": "city_id", "id": 1, "key": str(1 << 52 | 2), "text": found[0]["text"], "weight": 1.0}
+    assert [f["text"] for f in found[1:3]] == ["a", "b"] and found[1]["weight"] == 2.0
+    assert found[3]["key"] == str(3 << 52 | 7)
+    assert found[4] == {"dense": "price_log", "value": 0.0}
+    assert main(command) == 0
+    assert "Paris" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["apply", "{f}/features.xml", "{f}/none.parquet", "{f}/o.parquet"], "none.parquet does not exist"),
+        (["apply", "{f}/features.xml", "{f}/rows.parquet", "{f}/o.xyz"], "cannot be told by its suffix"),
+        (["apply", "{f}/none.xml", "{f}/rows.parquet", "{f}/o.parquet"], "cannot be read"),
+        (["explain", "{f}/features.xml", "--row", "[1]"], "not a JSON object"),
+        (["explain", "{f}/features.xml", "--row", "{{"], "is not JSON"),
+        (["check", "{f}/features.xml", "--set", "folder"], "--set takes K=V"),
+    ],
+)
+def test_a_wrong_request_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    filled = [argument.format(f=folder) for argument in arguments]
+    if "--set" not in filled:
+        filled += ["--set", f"folder={folder}"]
+    assert main(["features", *filled]) == 2
+    assert said in capsys.readouterr().err
