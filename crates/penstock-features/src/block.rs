@@ -109,7 +109,7 @@ pub(crate) struct Block<'a> {
     pub origins: Vec<usize>,
 }
 
-impl<'a> Block<'a> {
+impl Block<'_> {
     pub(crate) fn reset(&mut self, kind: Kind, lists: bool) {
         self.kind = kind;
         self.lists = lists;
@@ -139,30 +139,5 @@ impl<'a> Block<'a> {
         }
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         start..self.ends[i]
-    }
-
-    /// The same memory for another batch, whose strings live longer or shorter.
-    pub(crate) fn recycle<'b>(mut self) -> Block<'b> {
-        self.reset(Kind::Null, false);
-        // An empty vector collected over itself keeps its allocation; the closure never runs.
-        let bytes = self
-            .bytes
-            .into_iter()
-            .map(|_| -> &'b [u8] { &[] })
-            .collect();
-        Block {
-            kind: self.kind,
-            bytes,
-            ints: self.ints,
-            words: self.words,
-            floats: self.floats,
-            valid: self.valid,
-            lists: self.lists,
-            ends: self.ends,
-            rows: self.rows,
-            weighted: self.weighted,
-            weights: self.weights,
-            origins: self.origins,
-        }
     }
 }

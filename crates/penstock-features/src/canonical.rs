@@ -88,20 +88,16 @@ pub(crate) fn hash_elements(
 ///
 /// Raises for types that have no canonical bytes (floats, decimals, time, struct, map) and for lists.
 pub fn hash_column(array: &ArrayRef, seed: u64) -> Result<UInt64Array, ApplyError> {
-    let refused = |reason: String| ApplyError::Column {
-        column: String::new(),
-        reason,
-    };
     let (mut block, mut chunk) = (Block::default(), Vec::new());
     let mut hashes = Vec::with_capacity(array.len());
     let mut start = 0;
     loop {
         let rows = (array.len() - start).min(crate::apply::CHUNK_ROWS);
-        load::column(array.as_ref(), start, rows, &mut block).map_err(refused)?;
+        load::column(array.as_ref(), start, rows, &mut block).map_err(ApplyError::Unhashable)?;
         if block.lists {
-            return Err(refused("a list has no single hash".into()));
+            return Err(ApplyError::Unhashable("a list has no single hash".into()));
         }
-        hash_elements(&block, seed, &mut chunk).map_err(refused)?;
+        hash_elements(&block, seed, &mut chunk).map_err(ApplyError::Unhashable)?;
         hashes.extend_from_slice(&chunk);
         start += rows;
         if start == array.len() {

@@ -31,6 +31,20 @@ pub(crate) fn weekday(days: i64) -> u32 {
     (days + 3).rem_euclid(7) as u32
 }
 
+/// A moment as people read it, in UTC.
+pub(crate) fn show(us: i64) -> String {
+    let (year, month, day) = from_days(us.div_euclid(DAY_US));
+    let of_day = us.rem_euclid(DAY_US);
+    let (seconds, micros) = (of_day / 1_000_000, of_day % 1_000_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let fraction = if micros == 0 {
+        String::new()
+    } else {
+        format!(".{micros:06}")
+    };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +58,7 @@ mod tests {
         assert_eq!(from_days(2_932_896), (9999, 12, 31));
         assert_eq!(weekday(0), 3);
         assert_eq!(weekday(-4), 6);
+        assert_eq!(show(-1), "1969-12-31T23:59:59.999999Z");
+        assert_eq!(show(951_782_400_000_000), "2000-02-29T00:00:00Z");
     }
 }

@@ -38,6 +38,8 @@ pub enum ApplyError {
     Type { item: String, reason: String },
     #[error("column '{column}': {reason}")]
     Column { column: String, reason: String },
+    #[error("{0}")]
+    Unhashable(String),
     #[error(transparent)]
     Row(#[from] RowError),
     #[error(transparent)]

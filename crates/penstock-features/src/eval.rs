@@ -270,15 +270,12 @@ impl<'a> State<'a> {
         self.errors.clear();
     }
 
-    /// The same memory for rows that live elsewhere.
-    pub(crate) fn recycle<'b>(self) -> State<'b> {
-        State {
-            blocks: self.blocks.into_iter().map(Block::recycle).collect(),
-            errors: self.errors,
-            trace: self.trace,
-            derived: self.derived,
-            buffers: self.buffers,
-        }
+    /// The same memory, holding on to no row.
+    pub(crate) fn forget_rows(mut self) -> State<'static> {
+        self.blocks.iter_mut().for_each(|block| block.bytes.clear());
+        // SAFETY: the lifetime is that of the slices in `bytes` and of nothing else, and no such slice is left. Only
+        // the lifetime differs between the two types, so their layout is the same.
+        unsafe { std::mem::transmute::<State<'a>, State<'static>>(self) }
     }
 
     /// Evaluate every item over `rows` rows; the blocks of the raw columns are already filled.

@@ -2,6 +2,7 @@
 
 use crate::block::{Block, Kind};
 use crate::canonical::Writer;
+use crate::civil;
 use crate::error::ApplyError;
 use crate::eval::State;
 use crate::functions::{Family, Function};
@@ -106,9 +107,9 @@ impl Teller<'_> {
                     .unwrap_or(usize::MAX)
                     .min(bounds.len());
                 let range = match (at.checked_sub(1).map(|below| bounds[below]), bounds.get(at)) {
-                    (None, Some(above)) => format!("< {above}"),
-                    (Some(below), Some(above)) => format!("{below} to < {above}"),
-                    (Some(below), None) => format!(">= {below}"),
+                    (None, Some(above)) => format!("below {above}"),
+                    (Some(below), Some(above)) => format!("in [{below}, {above})"),
+                    (Some(below), None) => format!("from {below} up"),
                     (None, None) => String::new(),
                 };
                 format!("{} {range}", self.element(item.from[0], origin))
@@ -127,7 +128,7 @@ impl Teller<'_> {
         }
     }
 
-    /// `city=Paris × price_b=12 10 to < 50`.
+    /// `city=Paris × price_b=12 in [10, 50)`.
     fn parts(&self, item: &Item, element: impl Fn(usize) -> Option<usize>) -> String {
         let part = |(input, source): (usize, &usize)| {
             let text = element(input).map_or_else(|| "null".into(), |e| self.element(*source, e));
@@ -177,6 +178,7 @@ fn plain(block: &Block<'_>, e: usize) -> String {
     }
     match block.kind {
         Kind::Float => block.floats[e].to_string(),
+        Kind::Time => civil::show(block.ints[e]),
         _ => String::from_utf8_lossy(Writer::default().bytes(block, e)).into_owned(),
     }
 }

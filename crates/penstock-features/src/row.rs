@@ -76,10 +76,10 @@ impl Plan {
         row: &[Value<'_>],
         scratch: &'s mut Scratch,
     ) -> Result<&'s MappedRow, ApplyError> {
-        let mut state = std::mem::take(&mut scratch.state).recycle();
+        let mut state: State<'_> = std::mem::take(&mut scratch.state);
         let run = self.evaluate_row(row, &mut state);
         let collected = run.map(|()| self.collect_row(&state, &mut scratch.row));
-        scratch.state = state.recycle();
+        scratch.state = state.forget_rows();
         collected.map(|()| &scratch.row)
     }
 

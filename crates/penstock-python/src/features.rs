@@ -148,6 +148,29 @@ struct PyPlan {
     plan: Plan,
     /// Working memory for single rows; callers on other threads bring their own when it is taken.
     scratch: Mutex<Scratch>,
+    /// The names that rows are read and written by, as Python objects made once.
+    names: Names,
+}
+
+struct Names {
+    columns: Vec<Py<PyString>>,
+    /// Each slot, and whether it is weighted.
+    slots: Vec<(Py<PyString>, bool)>,
+    dense: Vec<Py<PyString>>,
+}
+
+impl Names {
+    fn of(py: Python<'_>, plan: &Plan) -> Self {
+        let name = |text: &str| PyString::intern(py, text).unbind();
+        Self {
+            columns: plan.columns().iter().map(|column| name(column)).collect(),
+            slots: plan
+                .slots()
+                .map(|slot| (name(slot), plan.is_weighted(slot)))
+                .collect(),
+            dense: plan.dense().map(name).collect(),
+        }
+    }
 }
 
 #[pymethods]
@@ -155,6 +178,7 @@ impl PyPlan {
     #[new]
     #[pyo3(signature = (json, dictionaries = None, functions = None))]
     fn new(
+        py: Python<'_>,
         json: &str,
         dictionaries: Option<HashMap<String, PyRef<'_, PyDictionary>>>,
         functions: Option<HashMap<String, usize>>,
@@ -169,9 +193,11 @@ impl PyPlan {
             functions: functions.unwrap_or_default(),
         };
         let plan = Plan::compile(json, &attachments).map_err(plan_error)?;
+        let names = Names::of(py, &plan);
         Ok(Self {
             plan,
             scratch: Mutex::default(),
+            names,
         })
     }
 
@@ -240,7 +266,9 @@ impl PyPlan {
         batch: PyArrowType<RecordBatch>,
         names: Vec<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let values = py.detach(|| self.plan.values(&batch.0, &names)).map_err(|error| apply_error(py, error))?;
+        let values = py
+            .detach(|| self.plan.values(&batch.0, &names))
+            .map_err(|error| apply_error(py, error))?;
         values.to_pyarrow(py)
     }
 
@@ -253,7 +281,7 @@ impl PyPlan {
         py: Python<'py>,
         row: &Bound<'py, PyDict>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let row = Row::read(self.plan.columns(), row)?;
+        let row = Row::read(&self.names.columns, row)?;
         let arena = row.lists();
         let values = row.values(&arena);
         let mut own = Scratch::default();
@@ -265,16 +293,16 @@ impl PyPlan {
             .map_err(|error| apply_error(py, error))?;
         let found = PyList::empty(py);
         let none = || py.None();
-        for (name, slot) in self.plan.slots().zip(&mapped.slots) {
+        for ((name, weighted), slot) in self.names.slots.iter().zip(&mapped.slots) {
             let keys = PyList::new(py, &slot.keys)?;
-            let weights = if self.plan.is_weighted(name) {
+            let weights = if *weighted {
                 PyList::new(py, &slot.weights)?.into_any().unbind()
             } else {
                 none()
             };
             found.append((name, keys, weights, none()))?;
         }
-        for (name, number) in self.plan.dense().zip(&mapped.dense) {
+        for (name, number) in self.names.dense.iter().zip(&mapped.dense) {
             found.append((name, none(), none(), number))?;
         }
         Ok(found)
@@ -286,7 +314,7 @@ impl PyPlan {
         py: Python<'_>,
         row: &Bound<'_, PyDict>,
     ) -> PyResult<Vec<(String, u64, String, f32)>> {
-        let row = Row::read(self.plan.columns(), row)?;
+        let row = Row::read(&self.names.columns, row)?;
         let arena = row.lists();
         let found = self
             .plan
@@ -338,8 +366,8 @@ enum Owned {
 }
 
 impl Row {
-    fn read(columns: &[String], row: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let value = |name: &String| match row.get_item(name)? {
+    fn read(columns: &[Py<PyString>], row: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let value = |name: &Py<PyString>| match row.get_item(name)? {
             None => Ok(Held::Scalar(Owned::Null)),
             Some(value) => held(&value).map_err(|error| {
                 PyValueError::new_err(format!("column '{name}': {}", error.value(row.py())))
