@@ -132,7 +132,7 @@ def xsd_schema() -> str:
     found = list(descriptions())
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
-        "<!-- Made by `penstock flow schema --xsd`, for editors. The authority is `penstock flow check`. -->",
+        "<!-- For editors, made from the installed operators. The authority is `penstock flow check`. -->",
         '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" xmlns="urn:penstock:flow:1"',
         f'           targetNamespace="{FLOW}" elementFormDefault="qualified">',
         *_element("flow", ["param", "node"], [("name", True, "", ()), ("description", False, "", ())]),

@@ -253,8 +253,8 @@ flow.node("model").input("train", from_=train)
         (
             "from penstock.flow.builder import Flow\nflow = Flow('a')\nflow.param('x', default={})\n",
             3,
-            "the script failed: TypeError: a flow's values are strings, numbers, true or false, steps and lists of them, "
-            "not {}",
+            "the script failed: TypeError: a flow's values are strings, numbers, true or false, steps and "
+            "lists of them, not {}",
         ),
     ],
 )
