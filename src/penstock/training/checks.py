@@ -1,0 +1,195 @@
+"""What the operators' checks have in common: schema-time faults, and what flows on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.data.schema import Column, Info, ModelInfo, Schema
+from penstock.errors import PenstockError, did_you_mean
+from penstock.operators.base import CheckContext, Checked, Fault, RunContext
+from penstock.operators.column_checks import listed
+from penstock.training.inputs import Layout, is_list, is_number
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from penstock.features.plan import Plan
+
+METRICS = ("auc", "gauc", "logloss", "ne", "calibration", "ece", "pr_auc", "accuracy", "rows")
+
+
+def frame(info: Info | None) -> Schema:
+    return info if isinstance(info, Schema) else Schema.unknown()
+
+
+def model_info(algorithm: str, label: str, schema: Schema, layout: Layout) -> ModelInfo:
+    """What is known of a model before it is trained. After `features` the raw columns are the plan's to say."""
+    if _mapped(schema, layout):
+        return ModelInfo(algorithm, schema.plan, label)
+    types = {name: str(column.type) for name in layout.columns if (column := schema.get(name)) and column.type}
+    details = {} if schema.open else {"columns": {name: types.get(name, "") for name in layout.columns}}
+    return ModelInfo(algorithm, "", label, details)
+
+
+def trees_only(layout: Layout, columns: tuple[str, ...], keys: bool) -> Layout:
+    """Trees take slots only where nothing else is there, or where they are named."""
+    has_numbers = layout.numeric or layout.vectors or layout.categorical
+    return layout if keys or columns or not has_numbers else replace(layout, slots=())
+
+
+def valid_columns(valid: Schema, layout: Layout, label: str, weight: str) -> list[Fault]:
+    """TRAIN009 for each column that the valid frame lacks."""
+    if valid.open:
+        return []
+    needed = dict.fromkeys((*layout.columns, label, *([weight] if weight else [])))
+    return [
+        Fault(
+            "TRAIN009",
+            f"the valid frame has no column '{name}'",
+            did_you_mean(name, valid.names, "map it as the training frame is: features with plan="),
+        )
+        for name in needed
+        if name not in valid
+    ]
+
+
+def plan_of(schema: Schema, layout: Layout, context: RunContext) -> Plan | None:
+    """The plan that mapped the columns the model reads; None where it reads raw ones."""
+    if not _mapped(schema, layout):
+        return None
+    from penstock.features.plans import find_plan
+
+    return find_plan(schema.plan, context)
+
+
+def _mapped(schema: Schema, layout: Layout) -> bool:
+    """Whether all that the model reads was mapped: a model with raw columns beside takes them all as they are."""
+    roles = {c.name: c.role for c in schema}
+    return any(roles.get(name) in ("slot", "dense") for name in layout.columns) and all(
+        roles.get(name) in ("slot", "dense") for name in layout.columns
+    )
+
+
+def raw_types(schema: Schema, plan: Plan | None, context: RunContext) -> Mapping[str, str]:
+    """The Arrow types of the raw columns as the signature tells them."""
+    if plan is None:
+        return {c.name: str(c.type) for c in schema if c.type is not None}
+    try:
+        stored = json.loads((context.plans / plan.fingerprint / "columns.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(type_) for name, type_ in stored.items()}
+
+
+def plain(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Lineage as JSON values."""
+    found: Mapping[str, Any] = json.loads(json.dumps(dict(lineage), default=str))
+    return found
+
+
+def bundle_info(location: str, context: CheckContext) -> tuple[ModelInfo, list[Fault]]:
+    """What a bundle's manifest says; faults where it cannot be read."""
+    if location.startswith("models:/"):
+        hint = "name a step or the folder of a bundle for now"
+        said = f"'{location}' needs the model registry, which this version does not have yet"
+        return ModelInfo(), [Fault("TRAIN014", said, hint)]
+    folder = Path(location.removeprefix("file://"))
+    if any(str(folder) == p.rstrip("/") or location == p for p in context.promised):
+        return ModelInfo(), []
+    from penstock.training.bundle import info_of
+
+    try:
+        return info_of(folder), []
+    except PenstockError as error:
+        return ModelInfo(), [Fault(error.code, error.message, error.hint)]
+
+
+def model_columns(schema: Schema, model: ModelInfo) -> list[Fault]:
+    """TRAIN013 for each raw column that the model needs and the frame lacks; mapped frames are left to the run."""
+    if (
+        schema.open
+        or (model.plan and model.plan == schema.plan)
+        or schema.with_role("slot")
+        or schema.with_role("dense")
+    ):
+        return []
+    return [
+        Fault(
+            "TRAIN013",
+            f"the {model.algorithm} model reads '{name}', which is not a column of what arrives",
+            did_you_mean(name, schema.names, f"the columns are {listed(schema.names)}"),
+        )
+        for name in model.details.get("columns", {})
+        if name not in schema
+    ]
+
+
+def taken(schema: Schema, name: str) -> list[Fault]:
+    if name not in schema:
+        return []
+    hint = f'score="{name}_2" gives it another name'
+    return [Fault("TRAIN018", f"there is a column '{name}' already", hint)]
+
+
+def itemsets(schema: Schema, name: str, rules: bool) -> Checked:
+    import pyarrow as pa
+
+    column = schema.get(name)
+    faults = []
+    if column is None and not schema.open:
+        hint = did_you_mean(name, schema.names, f"the columns are {listed(schema.names)}")
+        faults.append(Fault("TRAIN007", f"items: there is no column '{name}'", hint))
+    item: pa.DataType | None = None
+    if column is not None and column.type is not None:
+        if is_list(column.type) and not pa.types.is_nested(column.type.value_type):
+            item = column.type.value_type
+        else:
+            hint = "aggregate rows to a list, or split a string in a features step"
+            faults.append(Fault("TRAIN008", f"items: column '{name}' is {column.type}, not a list of items", hint))
+    items = pa.list_(item) if item is not None else None
+    number, whole = pa.float64(), pa.int64()
+    sets = Schema((Column("items", items), Column("support", number), Column("count", whole), Column("length", whole)))
+    found = Schema(
+        (
+            Column("antecedent", items),
+            Column("consequent", items),
+            *(Column(n, number) for n in ("support", "confidence", "lift")),
+        )
+    )
+    ports: dict[str, Info] = {"": found if rules else sets, "itemsets": sets}
+    return Checked(ports | ({"rules": found} if rules else {}), tuple(faults))
+
+
+def evaluate(schema: Schema, label: str, score: str, weight: str, by: Iterable[str]) -> Checked:
+    import pyarrow as pa
+
+    faults = []
+    wanted = {"label": (label,), "score": (score,), "weight": (weight,) if weight else (), "by": tuple(by)}
+    for field, names in wanted.items():
+        for name in names:
+            column = schema.get(name)
+            if column is None:
+                if not schema.open:
+                    hint = did_you_mean(name, schema.names, f"the columns are {listed(schema.names)}")
+                    code = "TRAIN001" if field == "label" else "TRAIN007"
+                    faults.append(Fault(code, f"{field} '{name}' is not a column of what arrives", hint))
+            elif column.type is not None and field != "by":
+                fits = is_number(column.type) or (field == "label" and pa.types.is_boolean(column.type))
+                if not fits:
+                    said = "labels are 0 and 1, -1 and 1, or booleans" if field == "label" else f"a {field} is a number"
+                    code = "TRAIN001" if field == "label" else "TRAIN008"
+                    faults.append(Fault(code, f"{field} '{name}' is {column.type}; {said}"))
+    types = {name: pa.float64() for name in METRICS} | {"rows": pa.int64()}
+    return Checked({"": Schema(tuple(Column(n, t) for n, t in types.items()))}, tuple(faults))
+
+
+def metrics_frame(found: Mapping[str, float | int | None]) -> pl.DataFrame:
+    """One row, every metric of the contract, null where undefined."""
+    import polars as pl
+
+    types = {name: pl.Int64 if name == "rows" else pl.Float64 for name in METRICS}
+    return pl.DataFrame({name: [found.get(name)] for name in METRICS}, schema=types)

@@ -1,0 +1,25 @@
+"""The errors of training, one class each family of causes; the codes' pages are in docs/errors."""
+
+from __future__ import annotations
+
+from penstock.errors import DataError, RequestError
+
+
+class LabelError(DataError):
+    """Labels or sample weights that no model can be fitted to (TRAIN002 to TRAIN005)."""
+
+
+class InputError(DataError):
+    """Columns that cannot be what a model takes (TRAIN006 to TRAIN009, TRAIN015)."""
+
+
+class BundleError(DataError):
+    """A bundle that cannot be loaded or does not fit (TRAIN010 to TRAIN013)."""
+
+
+class RegistryNeeded(RequestError):
+    """A `models:/` name, which only the registry can resolve (TRAIN014)."""
+
+    def __init__(self, name: str) -> None:
+        hint = "name a step or the folder of a bundle for now"
+        super().__init__(f"'{name}' needs the model registry, which this version does not have yet", hint, "TRAIN014")

@@ -1,0 +1,174 @@
+"""Fitted models as they score: a matrix goes in, probabilities come out; and how each is stored in open formats.
+
+Files in a bundle: `trees.txt` (LightGBM text), `keys.parquet` (field i32, key u64, weight f64; sorted), and for trees
+over keys `columns.parquet` (field, key: a key's place is its column). Numbers beside them stand in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penstock import native
+from penstock.training import trees
+from penstock.training.matrices import Keys, Matrix
+from penstock.training.sparse import Columns
+from penstock.training.svm import Machine
+
+Floats = npt.NDArray[np.float64]
+Weights = Sequence[tuple[npt.NDArray[np.uint64], Floats]]
+
+TREES, KEYS, COLUMNS = "trees.txt", "keys.parquet", "columns.parquet"
+
+
+class Scorer(Protocol):
+    """A fitted model. Scoring a row gives the same bits in any batch and at any number of threads."""
+
+    def scores(self, matrix: Matrix, threads: int) -> Floats:
+        """(rows,) probabilities of label 1."""
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """Write files; return what the manifest holds."""
+
+
+@dataclass(frozen=True)
+class TreeScorer:
+    """score = sigmoid(sum of leaf values + bias + sum of key weights); `keys` empty for plain trees.
+
+    `columns`: where the trees split on keys instead of numbers.
+    """
+
+    text: str
+    keys: Weights = ()
+    bias: float = 0.0
+    columns: Columns | None = None
+    _tables: list[native.KeyTable] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def booster(self) -> Any:
+        import lightgbm as lgb
+
+        return lgb.Booster(model_str=self.text)
+
+    def scores(self, matrix: Matrix, threads: int) -> Floats:
+        x = self.columns.csr(matrix.slots) if self.columns is not None else matrix.numbers
+        margins = trees.margins(self.booster, x, threads) if matrix.rows else np.zeros(0)
+        return sigmoid(_add_keys(margins + self.bias, self.keys, self._tables, matrix.slots))
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        (folder / TREES).write_text(self.text, encoding="utf-8")
+        if self.keys:
+            _save_weights(folder / KEYS, self.keys)
+        if self.columns is not None:
+            _save_columns(folder / COLUMNS, self.columns)
+        return {"form": "trees", "bias": self.bias, "fields": len(self.keys), "over_keys": self.columns is not None}
+
+    @staticmethod
+    def load(folder: Path, stored: Mapping[str, Any], fields: int) -> TreeScorer:
+        keys = _load_weights(folder / KEYS, stored["fields"]) if stored["fields"] else ()
+        columns = _load_columns(folder / COLUMNS, fields) if stored["over_keys"] else None
+        return TreeScorer((folder / TREES).read_text(encoding="utf-8"), keys, float(stored["bias"]), columns)
+
+
+@dataclass(frozen=True)
+class MachineScorer:
+    """score = sigmoid(a x margin + b), with the machine's margin and Platt's a and b."""
+
+    machine: Machine
+    numbers: Sequence[str]
+    _tables: list[native.KeyTable] = field(default_factory=list, repr=False)
+
+    def scores(self, matrix: Matrix, threads: int) -> Floats:
+        margins = self.machine.number_margins(matrix.numbers)
+        margins = _add_keys(margins, self.machine.keys, self._tables, matrix.slots)
+        a, b = self.machine.platt
+        return sigmoid(a * margins + b)
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        machine = self.machine
+        _save_weights(folder / KEYS, machine.keys)
+        numbers = zip(self.numbers, machine.means, machine.scales, machine.number_weights, strict=True)
+        return {
+            "form": "svm",
+            "bias": machine.bias,
+            "c": machine.c,
+            "platt": list(machine.platt),
+            "fields": len(machine.keys),
+            "numbers": [{"name": n, "mean": float(m), "scale": float(s), "weight": float(w)} for n, m, s, w in numbers],
+        }
+
+    @staticmethod
+    def load(folder: Path, stored: Mapping[str, Any]) -> MachineScorer:
+        numbers = stored["numbers"]
+        a, b = stored["platt"]
+        machine = Machine(
+            float(stored["bias"]),
+            *(np.array([n[what] for n in numbers], np.float64) for what in ("weight", "mean", "scale")),
+            tuple(_load_weights(folder / KEYS, stored["fields"])),
+            (float(a), float(b)),
+            float(stored["c"]),
+        )
+        return MachineScorer(machine, [n["name"] for n in numbers])
+
+
+def load_scorer(folder: Path, stored: Mapping[str, Any], fields: int) -> Scorer:
+    """The scorer that `save` wrote; `fields` as the encoder has them. Raises ValueError for an unknown form."""
+    if stored["form"] == "trees":
+        return TreeScorer.load(folder, stored, fields)
+    if stored["form"] == "svm":
+        return MachineScorer.load(folder, stored)
+    raise ValueError(f"a model of the unknown form {stored['form']!r}")
+
+
+def sigmoid(margins: Floats) -> Floats:
+    with np.errstate(over="ignore"):  # exp(-m) = inf is the right limit: a score of 0
+        return 1.0 / (1.0 + np.exp(-margins))
+
+
+def _add_keys(margins: Floats, weights: Weights, tables: list[native.KeyTable], slots: Sequence[Keys]) -> Floats:
+    if not weights:
+        return margins
+    if not tables:
+        tables.extend(native.KeyTable(pa.array(keys), pa.array(own)) for keys, own in weights)
+    total = pa.array(margins)
+    for table, slot in zip(tables, slots, strict=True):
+        values = pa.array(slot.values) if slot.values is not None else None
+        total = table.add(pa.array(slot.offsets), pa.array(slot.keys), total, values)
+    found: Floats = total.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _save_weights(path: Path, weights: Weights) -> None:
+    columns = {
+        "field": np.repeat(np.arange(len(weights), dtype=np.int32), [len(k) for k, _ in weights]),
+        "key": np.concatenate([k for k, _ in weights] or [np.zeros(0, np.uint64)]),
+        "weight": np.concatenate([w for _, w in weights] or [np.zeros(0)]),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def _load_weights(path: Path, fields: int) -> Weights:
+    table = pq.read_table(path)
+    field_of, keys, weights = (table[name].to_numpy() for name in ("field", "key", "weight"))
+    bounds = np.searchsorted(field_of, np.arange(fields + 1))
+    return tuple((keys[a:b], weights[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def _save_columns(path: Path, columns: Columns) -> None:
+    field_of = np.repeat(np.arange(len(columns.keys), dtype=np.int32), [len(k) for k in columns.keys])
+    pq.write_table(pa.table({"field": field_of, "key": np.concatenate(columns.keys)}), path, compression="zstd")
+
+
+def _load_columns(path: Path, fields: int) -> Columns:
+    table = pq.read_table(path)
+    keys = table["key"].to_numpy()
+    bounds = np.searchsorted(table["field"].to_numpy(), np.arange(fields + 1))
+    return Columns(tuple(keys[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)))
