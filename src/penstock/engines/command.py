@@ -156,10 +156,11 @@ def _forward(stream: IO[bytes] | None, keep: deque[str] | None) -> None:
     assert stream is not None
     for line in stream:
         text = mask(line.decode("utf-8", "backslashreplace"))
-        sys.stderr.write(text)
-        sys.stderr.flush()
         if keep is not None and text.strip():
             keep.append(text.rstrip())
+        with suppress(OSError):  # a full disk must not stop the reading: the program would wait for us for ever
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def _end_group() -> None:

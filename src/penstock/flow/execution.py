@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -231,6 +231,9 @@ class Execution:
                 return False
             result = left.model_dump(mode="json")
             outputs = _stored(left)
+            # Nobody recorded how they looked when they were left: only their content can tell.
+            if not all(cache.stands(replace(o, stat="")) for o in outputs.values()):
+                return False
         if not all(cache.stands(o) for o in outputs.values()):
             return False
         state.kept, state.cached_from = True, before.cached_from

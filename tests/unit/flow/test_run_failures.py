@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,29 @@ def test_memory_beyond_the_limit_fails_with_a_sentence(folder: Path, cls: str) -
     assert node["code"] in ("RUN003", "RUN104")
 
 
+def test_a_command_that_eats_memory_is_stopped_with_its_children(folder: Path) -> None:
+    eats = "import time; kept = bytearray(1000000000); time.sleep(60)"
+    (folder / "f.xml").write_text(f"""{HEAD}
+  <node name="n" engine="command" memory="300MB"><arg>sh</arg><arg>-c</arg>
+    <arg>{sys.executable} -c '{eats}'; true</arg><output name="o" type="text"/></node>
+</flow>""")
+    document, _ = penstock(folder, "run", "f.xml", status=1)
+    assert document["nodes"][0]["code"] == "RUN003" and document["seconds"] < 50
+    deadline = time.monotonic() + 10
+    while any(eats.encode() in line for line in _commands()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(eats.encode() in line for line in _commands())
+
+
+def _commands() -> list[bytes]:
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if int(each.parent.name) != os.getpid():
+                found.append(each.read_bytes())
+    return found
+
+
 def test_a_node_that_takes_too_long_is_stopped(folder: Path) -> None:
     write(folder, "Sleeps", 'timeout_s="2"')
     node, _ = failure(folder)
@@ -281,6 +306,21 @@ def test_a_full_disk_is_told_and_leaves_the_old_output(folder: Path, mounted: An
     assert "space" in document["nodes"][0]["error"] or "disk is full" in document["nodes"][0]["error"]
     assert (out / "o.csv").read_text() == "old\n"
     assert [p.name for p in out.iterdir() if not p.name.endswith(".lock")] == ["o.csv"]
+
+
+@needs_mount
+def test_a_full_run_store_is_told(folder: Path, mounted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = mounted("size=1500k")
+    monkeypatch.setenv("PENSTOCK_HOME", str(store))
+    (folder / "f.xml").write_text(f"""{HEAD}
+  <node name="n" engine="command"><arg>sh</arg><arg>-c</arg>
+    <arg>head -c 5000000 /dev/zero > "$PENSTOCK_OUT_o"</arg><output name="o" type="text"/></node>
+</flow>""")
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock.cli", "flow", "run", "f.xml"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and re.search("space|full", done.stderr), done.stderr
 
 
 @needs_mount

@@ -36,7 +36,7 @@ def parsed(fragment: str) -> ElementTree.Element:
     "section",
     [
         {"kind": "table", "title": EVIL, "columns": [EVIL, "n"], "rows": [[EVIL, 1], [None, 2.5]], "text": EVIL},
-        {"kind": "line", "title": EVIL, "x_label": EVIL, "y_label": EVIL, "series": [{"name": EVIL, "x": [0], "y": [1]}]},
+        {"kind": "line", "title": EVIL, "x_label": EVIL, "y_label": EVIL, "series": [{"x": [0], "y": [1]}]},
         {"kind": "bar", "title": EVIL, "labels": [EVIL, "b"], "values": [1.0, -2.0]},
         {"kind": EVIL, "title": EVIL},
     ],
