@@ -59,6 +59,20 @@ def expand(text: str, values: Mapping[str, str]) -> tuple[str, ...]:
     return (interpolate(text, values),)
 
 
+class StandIn(str):
+    """The value of a parameter that has a problem: of the right type, so that nothing else fails for it."""
+
+    __slots__ = ()
+
+
+def rests_on_stand_in(text: str, values: Mapping[str, str]) -> bool:
+    """Whether what `text` becomes is not to be trusted, because a parameter in it has a problem already."""
+    if "${" not in text:
+        return False
+    names = (m[1].strip() for m in _REFERENCE.finditer(text) if m[1] is not None)
+    return any(isinstance(values.get(name), StandIn) for name in names)
+
+
 def has_range(text: str) -> bool:
     """Whether `expand` would look for more than one text."""
     return any(m[1] is not None and ".." in m[1] for m in _REFERENCE.finditer(text))
@@ -182,7 +196,7 @@ def try_resolve(
         if param.type and param.type not in PARAM_TYPES:
             hint = did_you_mean(param.type, PARAM_TYPES, f"types: {', '.join(PARAM_TYPES)}")
             problem(param.line, "FLOW022", f"parameter '{param.name}' has the unknown type '{param.type}'", hint)
-        value = _stand_in(param)
+        value: str = _stand_in(param)
         if param.name in given:
             # What the caller gives is taken literally: it can neither name other values nor ask for secrets.
             value = given[param.name].replace("${secret.", "$${secret.")
@@ -195,7 +209,8 @@ def try_resolve(
             continue
         else:
             try:
-                value = interpolate(param.default, values)
+                resolved = interpolate(param.default, values)
+                value = StandIn(resolved) if rests_on_stand_in(param.default, values) else resolved
             except ValueFault as fault:
                 problem(param.line, fault.code, f"default of parameter '{param.name}': {fault.message}", fault.hint)
                 values[param.name] = value
@@ -238,9 +253,8 @@ def run_date(text: str | None) -> str:
     raise RequestError(f"'{text}' is not a date", "write --date YYYY-MM-DD, or YYYY-MM-DDTHH for an hour", "FLOW030")
 
 
-def _stand_in(param: Param) -> str:
-    """A value of the right type, so that one wrong parameter is one problem."""
-    return {"int": "1", "float": "1", "bool": "true", "date": "2000-01-01"}.get(param.type, param.name)
+def _stand_in(param: Param) -> StandIn:
+    return StandIn({"int": "1", "float": "1", "bool": "true", "date": "2000-01-01"}.get(param.type, param.name))
 
 
 def _mismatch(value: str, type_: str) -> str:

@@ -115,10 +115,9 @@ def _reference(scene: Scene, node: NodeState, state: StepState, field: str, refe
         state.sound = False
         if f"{node.name}.{name}" in scene.broken:
             return
-        verb = "reads from" if field == "from" else f"has {field}="
-        shown = f"'{name}'"
+        does = f"reads from '{name}'" if field == "from" else f"has {field}='{name}'"
         readable = [n for n, s in node.steps.items() if s.step.kind != "output" and n != state.step.name]
-        message = f"{state} of node '{node.name}' {verb} {shown}, which is not a step of this node"
+        message = f"{state} of node '{node.name}' {does}, which is not a step of this node"
         hint = closest(name, readable, "steps")
         if not hint.startswith("did you") and name in scene.nodes:
             inputs = f'<input name="{port or name}" from="{reference}"/>'

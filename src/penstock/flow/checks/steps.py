@@ -15,7 +15,15 @@ from penstock.data.paths import split_locations
 from penstock.errors import PenstockError, did_you_mean
 from penstock.flow.checks.findings import NodeState, Scene, StepState
 from penstock.flow.checks.parameters import attributes, explain
-from penstock.flow.values import ValueFault, expand, flow_dir, has_range, interpolate, missing_secrets
+from penstock.flow.values import (
+    ValueFault,
+    expand,
+    flow_dir,
+    has_range,
+    interpolate,
+    missing_secrets,
+    rests_on_stand_in,
+)
 from penstock.operators.base import AnyOperator, Form, Input, Operator, Output, Process, Reference
 from penstock.operators.catalog import UnknownOperator, operator, user_operator
 
@@ -113,6 +121,8 @@ def _kind_of(state: StepState) -> str:
 def _interpolate(scene: Scene, state: StepState) -> None:
     step = state.step
     for key, text in step.attrs.items():
+        if rests_on_stand_in(text, scene.values):
+            state.sound = False  # told at the parameter
         try:
             if step.kind == "input" and key == "path" and has_range(text):
                 state.attrs[key] = ",".join(expand(text, scene.values))
