@@ -135,7 +135,7 @@ def told(state: NodeState, short: bool = False) -> str:
     if state.status == "done" and state.kept:
         return "done before" if short else "done already in this run"
     if state.status == "done" and not short:
-        rows = f", {state.rows:,} rows" if state.rows is not None else ""
+        rows = f", {state.rows:,} row{'s' if state.rows != 1 else ''}" if state.rows is not None else ""
         return f"done in {said_seconds(state.seconds)}{rows}"
     if state.status == "failed" and not short:
         return f"failed after {said_seconds(state.seconds)}"
@@ -147,8 +147,9 @@ def told(state: NodeState, short: bool = False) -> str:
 def activity(event: Mapping[str, Any]) -> str:
     """What a progress event says, on one line."""
     parts = [str(event.get("step", "")), str(event.get("message", ""))]
-    if event.get("total"):
-        parts.append(f"{event['done']:,} of {event['total']:,}")
+    share = f"{event.get('done', 0):,} of {event.get('total', 0):,}"
+    if event.get("total") and share not in parts[1]:
+        parts.append(share)
     elif event.get("rows"):
         parts.append(f"{event['rows']:,} rows")
     return " ".join(p for p in parts if p)[:70]

@@ -14,7 +14,7 @@ from penstock.flow.execution import NodeState
 from penstock.flow.model import Flow
 from penstock.flow.progress import said_seconds, told
 from penstock.flow.store import RunRecord
-from penstock.operators.report import page, section_html, table
+from penstock.operators.report import page, said, section_html, table
 from penstock.operators.secrets import mask
 
 _DRAWN = {"done": "done", "failed": "failed", "running": "running", "interrupted": "cancelled"}
@@ -79,13 +79,18 @@ def _failures(states: Sequence[NodeState]) -> str:
 
 
 def _metrics(states: Sequence[NodeState]) -> str:
-    rows = [
-        [f"{s.name}.{step}", name, value]
-        for s in states
-        for step, values in s.result.get("metrics", {}).items()
-        for name, value in values.items()
-    ]
-    return f"<h2>Metrics</h2>{table(['step', 'metric', 'value'], rows)}" if rows else ""
+    """A row of figures a step, the way one reads them aloud."""
+    steps = [(f"{s.name}.{step}", values) for s in states for step, values in s.result.get("metrics", {}).items()]
+    if not steps:
+        return ""
+    parts = []
+    for name, values in steps:
+        cards = "".join(
+            f'<div class="card"><b>{escape(said(value))}</b><span>{escape(metric)}</span></div>'
+            for metric, value in values.items()
+        )
+        parts.append(f"<h3>{escape(name)}</h3><div class='cards figures'>{cards}</div>")
+    return f"<h2>Metrics</h2>{''.join(parts)}"
 
 
 def _timings(states: Sequence[NodeState]) -> str:

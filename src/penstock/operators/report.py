@@ -60,6 +60,7 @@ td{max-width:420px;overflow-wrap:anywhere}
 .card{border:1px solid var(--line);border-radius:8px;padding:10px 16px;min-width:120px;background:var(--soft)}
 .card b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
 .card span{color:var(--dim);font-size:12px}
+.figures{margin:6px 0 18px;gap:8px}.figures .card{min-width:96px;padding:6px 12px}.figures b{font-size:16px}
 .ok{color:var(--green)}.bad{color:var(--red)}
 .drawing{overflow-x:auto;border:1px solid var(--line);border-radius:8px;padding:12px;background:#fff}
 pre{background:var(--soft);padding:12px;border-radius:6px;overflow-x:auto;white-space:pre-wrap}
