@@ -131,7 +131,7 @@ class _Node:
             return
         frame = value.lazy() if isinstance(value, pl.DataFrame) else value
         if not isinstance(frame, pl.LazyFrame):
-            said = f"step '{step.name}' gave a {type(value).__name__}, not a frame or a model"
+            said = f"step '{step.name}' gave a value of type {type(value).__name__}, not a frame or a model"
             raise PenstockError(said, "return a Polars LazyFrame, a DataFrame or a Model", "RUN103")
         with explained(f"step '{step.name}'"):
             known = schema_of(frame, info)

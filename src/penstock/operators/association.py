@@ -47,12 +47,12 @@ def association(values: pl.Series, labels: pl.Series) -> dict[str, float | None]
     positives = int(labels.sum())
     if values.dtype.is_nested() or not 0 < positives < labels.len():
         return result
-    bins = values
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         numbers = values.cast(pl.Float64).fill_nan(None)
-        present = numbers.is_not_null()
-        result |= _curves(numbers.filter(present).to_numpy(), labels.filter(present).to_numpy())
-        bins = _binned(numbers)
+        known = pl.DataFrame({"value": numbers, "label": labels}).drop_nulls("value").sort("value", maintain_order=True)
+        ascending = known["value"].to_numpy()
+        result |= _curves(ascending, known["label"].to_numpy())
+        bins = _binned(numbers, ascending)
     else:
         counts = values.drop_nulls().value_counts(name="__count", sort=False)
         common = counts.sort(["__count", values.name], descending=[True, False]).head(VALUES)[values.name]
@@ -71,14 +71,13 @@ def association(values: pl.Series, labels: pl.Series) -> dict[str, float | None]
 
 
 def _curves(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> dict[str, float | None]:
+    """auc and ks; `values` ascending, `labels` in the same order."""
     import numpy as np
 
     positives = int(labels.sum())
     negatives = labels.size - positives
     if not positives or not negatives:
         return {}
-    order = np.argsort(values, kind="stable")
-    values, labels = values[order], labels[order]
     last = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # the last row of each group of equal values
     below_positive = np.cumsum(labels)[last]
     below_negative = last + 1 - below_positive
@@ -90,16 +89,12 @@ def _curves(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> dict[str,
     return {"auc": wins / (positives * negatives), "ks": distance}
 
 
-def _binned(numbers: pl.Series) -> pl.Series:
+def _binned(numbers: pl.Series, ascending: NDArray[np.float64]) -> pl.Series:
     """The bin of each number, -1 for null: bounds at the deciles, equal values together."""
     import numpy as np
     import polars as pl
 
-    values = numbers.drop_nulls().sort().to_numpy()
-    if not values.size:
-        return pl.Series([-1] * numbers.len(), dtype=pl.Int64)
-    places = [values.size * i // BINS for i in range(1, BINS)]
-    bounds = np.unique(values[places])
+    bounds = np.unique(ascending[[ascending.size * i // BINS for i in range(1, BINS)]]) if ascending.size else ascending
     found = np.searchsorted(bounds, numbers.fill_null(0.0).to_numpy(), side="right")
     return pl.Series(np.where(numbers.is_null().to_numpy(), -1, found))
 
@@ -107,9 +102,9 @@ def _binned(numbers: pl.Series) -> pl.Series:
 def _over_bins(bins: NDArray[np.int64], labels: NDArray[np.bool_]) -> dict[str, float | None]:
     import numpy as np
 
-    _, place = np.unique(bins, return_inverse=True)
-    rows = np.bincount(place).astype(np.float64)
-    positive = np.bincount(place, weights=labels.astype(np.float64))
+    rows = np.bincount(bins + 1).astype(np.float64)
+    positive = np.bincount(bins + 1, weights=labels.astype(np.float64))[rows > 0]
+    rows = rows[rows > 0]
     negative = rows - positive
     p = (positive + 0.5) / (positive + 0.5).sum()
     q = (negative + 0.5) / (negative + 0.5).sum()

@@ -116,6 +116,18 @@ class Raises(Process):
         return inputs[self.from_].map_batches(fail, streamable=True)  # type: ignore[no-any-return]
 
 
+class RaisesAtOnce(Process):
+    def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
+        raise ZeroDivisionError("by zero")
+
+
+class Wrong(Process):
+    """Gives back what is no frame."""
+
+    def run(self, inputs: Mapping[str, Any], context: RunContext) -> Any:
+        return {"": 7}
+
+
 class Strict(Process):
     """A cast that fails on its data: Polars' own error."""
 
@@ -307,6 +319,21 @@ def test_a_users_function_that_raises_names_its_step_and_line(tmp_path: Path) ->
             step("output", "out", Keep, from_="bad"),
         )
     assert caught.value.code == "RUN103"
+
+
+def test_a_user_operator_that_raises_or_gives_nonsense_is_told_as_such(tmp_path: Path) -> None:
+    for cls, said in (
+        (RaisesAtOnce, r"step 'bad' failed: ZeroDivisionError: by zero \(test_local.py:\d+\)"),
+        (Wrong, "step 'bad' gave a value of type int, not a frame or a model"),
+    ):
+        with pytest.raises(PenstockError, match=said) as caught:
+            run(
+                tmp_path,
+                step("input", "numbers", Numbers),
+                step("process", "bad", cls, from_="numbers"),
+                step("output", "out", Keep, from_="bad"),
+            )
+        assert caught.value.code == "RUN103"
 
 
 def test_a_run_that_fails_leaves_every_old_target_whole(tmp_path: Path) -> None:
