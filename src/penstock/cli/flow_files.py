@@ -72,26 +72,30 @@ def check(
     "--check", "only_check", is_flag=True, help="Change nothing; exit 1 if the file is not in canonical form."
 )
 @click.option("--stdout", "to_stdout", is_flag=True, help="Print the canonical form, leave the file as it is.")
-def fmt(file: str, only_check: bool, to_stdout: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help='Print {"file", "formatted"} on stdout: whether it was already.')
+def fmt(file: str, only_check: bool, to_stdout: bool, as_json: bool) -> int:
     """Rewrite a flow file in its canonical form.
 
-    Attributes in one order, two spaces a level, comments and text kept. Writes XML or JSON, whichever FILE is.
+    Attributes in one order, two spaces a level, comments and text kept. Writes the form that FILE has.
     """
     from penstock.flow import read, write
 
     path = Path(file)
     form = {".json": "json", ".py": "python"}.get(path.suffix.lower(), "xml")
     formatted = write(read(file), form)
-    if to_stdout:
+    was = path.read_bytes() == formatted.encode()
+    if as_json:
+        print(json.dumps({"file": file, "formatted": was}))
+    elif to_stdout:
         sys.stdout.write(formatted)
-    elif path.read_bytes() == formatted.encode():
         return 0
-    elif only_check:
+    if was:
+        return 0
+    if only_check:
         print(f"{file} is not in canonical form: run `penstock flow fmt {file}`", file=sys.stderr)
         return 1
-    else:
-        _write(path, formatted)
-        print(f"{file} formatted", file=sys.stderr)
+    _write(path, formatted)
+    print(f"{file} formatted", file=sys.stderr)
     return 0
 
 
@@ -132,27 +136,37 @@ def schema(xsd: bool) -> None:
 @_SET
 @_PARAMS
 @_DATE
+@click.option("--json", "as_json", is_flag=True, help="The flow (its JSON form), or the plan, as JSON on stdout.")
 def show(
-    file: str, with_plan: bool, svg: str | None, settings: tuple[str, ...], params_file: str | None, date: str | None
+    file: str,
+    with_plan: bool,
+    svg: str | None,
+    settings: tuple[str, ...],
+    params_file: str | None,
+    date: str | None,
+    as_json: bool,
 ) -> None:
     """Draw a flow as text, or as an SVG picture."""
-    from penstock.flow import check, plan, read, resolve
+    from penstock.flow import check, plan, read, resolve, write
     from penstock.flow.drawing import draw
-    from penstock.flow.telling import tell, tell_plan
+    from penstock.flow.telling import plan_document, tell, tell_plan
 
     flow = read(file)
     if svg:
         _write(Path(svg), draw(flow))
     if with_plan:
-        values = resolve(flow, settings_of(settings), params_file, date)
-        sys.stdout.write(tell_plan(plan(check(flow, values))))
+        todo = plan(check(flow, resolve(flow, settings_of(settings), params_file, date)))
+        sys.stdout.write(json.dumps(plan_document(todo), ensure_ascii=False) + "\n" if as_json else tell_plan(todo))
+    elif as_json:
+        sys.stdout.write(write(flow, "json"))
     elif not svg:
         sys.stdout.write(tell(flow))
 
 
 @click.command()
 @click.argument("name")
-def init(name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the files written, as JSON on stdout.")
+def init(name: str, as_json: bool) -> None:
     """Write a small runnable flow, with a features file and 1,000 rows, into the folder NAME."""
     from penstock.flow.starter import write_starter
 
@@ -161,6 +175,8 @@ def init(name: str) -> None:
         files = write_starter(folder)
     except OSError as error:
         raise PenstockError(f"cannot write into {folder}: {error.strerror or error}") from None
+    if as_json:
+        print(json.dumps({"flow": str(files[0]), "files": [str(file) for file in files]}))
     for file in files:
         print(f"wrote {file}", file=sys.stderr)
     print(f"next: penstock flow run {files[0]}", file=sys.stderr)

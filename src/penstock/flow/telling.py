@@ -71,6 +71,24 @@ def tell_plan(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plan_document(plan: Plan) -> dict[str, object]:
+    """The plan as plain JSON values."""
+    nodes = [
+        {
+            "name": node.name,
+            "engine": node.engine,
+            "needs": list(node.needs),
+            "steps": [step.model_dump(exclude_defaults=True) for step in node.steps],
+            "outputs": {o.name: {"path": o.path, "folder": o.folder, "mode": o.mode} for o in node.outputs.values()},
+            "retries": node.retries,
+            "timeout_s": node.timeout_s,
+            "memory_bytes": node.memory_bytes,
+        }
+        for node in plan.nodes
+    ]
+    return {"flow": plan.name, "params": dict(plan.params), "nodes": nodes}
+
+
 def _extras(node: PlannedNode) -> str:
     said = [f"after {', '.join(node.needs)}"] if node.needs else []
     said += [f"up to {node.retries + 1} attempts"] if node.retries else []

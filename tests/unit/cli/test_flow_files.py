@@ -69,12 +69,13 @@ def test_values_are_given_on_the_command_line(folder: Path) -> None:
     assert main(["flow", "check", "f.xml", "--set", "file"]) == 2
 
 
-def test_fmt_rewrites_once_and_check_tells(folder: Path) -> None:
+def test_fmt_rewrites_once_and_check_tells(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "f.xml").write_text(GOOD.replace('name="x" type="csv"', 'type="csv"  name="x"'), encoding="utf-8")
     assert main(["flow", "fmt", "f.xml", "--check"]) == 1
     assert main(["flow", "fmt", "f.xml"]) == 0
     assert (folder / "f.xml").read_text(encoding="utf-8") == GOOD
-    assert main(["flow", "fmt", "f.xml", "--check"]) == 0
+    assert main(["flow", "fmt", "f.xml", "--check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": "f.xml", "formatted": True}
 
 
 def test_conversion_comes_back_byte_for_byte(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +90,9 @@ def test_show_tells_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "a  [local]\n  x  input csv           <- x.csv\n  y  output parquet      <- x\n" in capsys.readouterr().out
     assert main(["flow", "show", "f.xml", "--plan", "--svg", "f.svg"]) == 0
     assert "writes  run store/a/y.parquet  (replace)" in capsys.readouterr().out
+    assert main(["flow", "show", "f.xml", "--plan", "--json"]) == 0
+    (node,) = json.loads(capsys.readouterr().out)["nodes"]
+    assert node["outputs"] == {"y": {"path": None, "folder": False, "mode": "replace"}}
     from lxml import etree
 
     texts = etree.parse(folder / "f.svg").xpath("//*[local-name()='text']/text()")
