@@ -185,6 +185,7 @@ class Features(Process):
         raw = frame.collect_schema()
         plan.require(raw.names(), self.keep)
         types = _schema(context.info(self.from_))
+        plans.note_types(plan, types, context)
         kept = [Column(name, (types.get(name) or Column(name)).type) for name in self.keep]
         schema = plan.schema(kept, self.form)
         return Result({"": apply_lazily(plan, frame, self.keep, self.form, context.threads)}, {"": schema})

@@ -5,11 +5,13 @@ A mapped Parquet file carries only the fingerprint of its plan; a node that trai
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from penstock.data.schema import Schema
 from penstock.errors import RequestError
 from penstock.features.plan import FILE, Plan, PlanError
 from penstock.operators.base import RunContext
@@ -27,6 +29,18 @@ def keep(plan: Plan, context: RunContext) -> Plan:
         except OSError:
             shutil.rmtree(staged, ignore_errors=True)  # another node kept the same plan first
     return Plan.load(target)
+
+
+def note_types(plan: Plan, schema: Schema, context: RunContext) -> None:
+    """Beside a kept plan, the types of the raw columns it was first applied to: what a model's signature tells."""
+    target = context.plans / plan.fingerprint / "columns.json"
+    if not target.is_file():
+        types = {
+            name: str(c.type) for name in plan.columns if (c := schema.get(name)) is not None and c.type is not None
+        }
+        staged = target.with_name(f".columns-{os.getpid()}")
+        staged.write_text(json.dumps(types), encoding="utf-8")
+        os.replace(staged, target)  # noqa: PTH105
 
 
 def find_plan(fingerprint: str, context: RunContext) -> Plan:

@@ -61,11 +61,10 @@ def read_weights(column: pa.ChunkedArray | pa.Array, name: str) -> Floats:
     """Sample weights as float64. Null, NaN, infinite and negative ones, and a sum of 0, are refused (TRAIN005)."""
     if not (_number(column.type) or pa.types.is_boolean(column.type)):
         raise LabelError(f"weight '{name}' is {column.type}, not a number", code="TRAIN005")
-    missing = column.null_count
-    values: Floats = pc.cast(column, pa.float64()).to_numpy()
+    values: Floats = pc.fill_null(pc.cast(column, pa.float64()), float("nan")).to_numpy()
     wrong = int((~np.isfinite(values)).sum())
-    if wrong or missing:
-        raise LabelError(f"weight '{name}' is null, NaN or infinite in {max(wrong, missing):,} rows", code="TRAIN005")
+    if wrong:
+        raise LabelError(f"weight '{name}' is null, NaN or infinite in {wrong:,} rows", code="TRAIN005")
     if (values < 0).any():
         raise LabelError(
             f"weight '{name}' is negative in {int((values < 0).sum()):,} rows", "weights are 0 or more", "TRAIN005"

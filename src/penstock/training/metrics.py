@@ -21,7 +21,7 @@ def metrics(y: Floats, p: Floats, w: Floats | None = None) -> dict[str, float | 
     """Every metric of the contract but `gauc`. Those of probabilities are None where a score is outside [0, 1]."""
     curve = Curve(y, p, w)
     found: dict[str, float | int | None] = {"auc": curve.auc(), "pr_auc": curve.average_precision()}
-    if len(p) and 0 <= p.min() and p.max() <= 1:
+    if len(p) and p.min() >= 0 and p.max() <= 1:
         found |= probability_metrics(y, p, w)
     else:
         found |= dict.fromkeys(("logloss", "ne", "calibration", "ece", "accuracy"))
@@ -88,8 +88,9 @@ def probability_metrics(y: Floats, p: Floats, w: Floats | None) -> dict[str, flo
 
 
 def logloss(y: Floats, p: Floats, w: Floats | None = None) -> float:
-    """Mean of -log of the probability given to what happened, clipped to [1e-15, 1 - 1e-15]."""
-    right = np.clip(np.where(y == 1, p, 1 - p), CLIP, 1 - CLIP)
+    """Mean of -log of the probability given to what happened, scores clipped to [1e-15, 1 - 1e-15]."""
+    clipped = np.clip(p, CLIP, 1 - CLIP)
+    right = np.where(y == 1, clipped, 1 - clipped)
     np.log(right, out=right)
     return -float(np.average(right, weights=w))
 

@@ -206,9 +206,9 @@ class Svm(Trainer):
 class FrequentItemsets(Process):
     """Sets of items that often stand together in a list, by FP-growth; with `rules`, what follows from what.
 
-    Port itemsets: items (list), support, count, length. Port rules: antecedent, consequent (lists), support, confidence,
-    lift. The bare step name is the rules where `rules` is set, otherwise the itemsets. A null list is no basket; a null
-    item is none; an item twice in a list counts once. Items stand in ascending order.
+    Port itemsets: items (list), support, count, length. Port rules: antecedent, consequent (lists), support,
+    confidence, lift. The bare step name is the rules where `rules` is set, otherwise the itemsets. A null list is no
+    basket; a null item is none; an item twice in a list counts once. Items stand in ascending order.
     """
 
     type: ClassVar[str] = "frequent_itemsets"
@@ -250,8 +250,8 @@ class FrequentItemsets(Process):
 class Predict(Process):
     """Adds the model's score to each row: a probability of label 1, f64 in [0, 1], never null.
 
-    `model` is a step, the folder of a bundle, or models:/NAME. Where the rows were mapped by the model's own feature plan
-    the mapped columns are used; otherwise the bundle's plan maps the raw columns. Rows stream.
+    `model` is a step, the folder of a bundle, or models:/NAME. Where the rows were mapped by the model's own feature
+    plan the mapped columns are used; otherwise the bundle's plan maps the raw columns. Rows stream.
     """
 
     type: ClassVar[str] = "predict"
@@ -308,8 +308,8 @@ class Evaluate(Process):
     """How good scores are: one row of metrics.
 
     auc (exact, ties one half), gauc (with `by`: mean AUC of the groups that hold both classes, weighted by rows or
-    weights), logloss, ne, calibration, ece, pr_auc, accuracy, rows. What is undefined is null. Refuses missing labels and
-    scores. docs/models.md gives the formulas. Curves go into the run's report.
+    weights), logloss, ne, calibration, ece, pr_auc, accuracy, rows. What is undefined is null. Refuses missing labels
+    and scores. docs/models.md gives the formulas. Curves go into the run's report.
     """
 
     type: ClassVar[str] = "evaluate"

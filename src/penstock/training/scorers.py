@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,13 +110,9 @@ class MachineScorer:
     def load(folder: Path, stored: Mapping[str, Any]) -> MachineScorer:
         numbers = stored["numbers"]
         a, b = stored["platt"]
-        machine = Machine(
-            float(stored["bias"]),
-            *(np.array([n[what] for n in numbers], np.float64) for what in ("weight", "mean", "scale")),
-            tuple(_load_weights(folder / KEYS, stored["fields"])),
-            (float(a), float(b)),
-            float(stored["c"]),
-        )
+        weights, means, scales = (np.array([n[w] for n in numbers], np.float64) for w in ("weight", "mean", "scale"))
+        keys = tuple(_load_weights(folder / KEYS, stored["fields"]))
+        machine = Machine(float(stored["bias"]), weights, means, scales, keys, (float(a), float(b)), float(stored["c"]))
         return MachineScorer(machine, [n["name"] for n in numbers])
 
 
@@ -159,7 +156,7 @@ def _load_weights(path: Path, fields: int) -> Weights:
     table = pq.read_table(path)
     field_of, keys, weights = (table[name].to_numpy() for name in ("field", "key", "weight"))
     bounds = np.searchsorted(field_of, np.arange(fields + 1))
-    return tuple((keys[a:b], weights[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    return tuple((keys[a:b], weights[a:b]) for a, b in pairwise(bounds))
 
 
 def _save_columns(path: Path, columns: Columns) -> None:
@@ -171,4 +168,4 @@ def _load_columns(path: Path, fields: int) -> Columns:
     table = pq.read_table(path)
     keys = table["key"].to_numpy()
     bounds = np.searchsorted(table["field"].to_numpy(), np.arange(fields + 1))
-    return Columns(tuple(keys[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)))
+    return Columns(tuple(keys[a:b] for a, b in pairwise(bounds)))

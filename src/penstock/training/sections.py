@@ -34,7 +34,7 @@ def curves(y: Floats, p: Floats, w: Floats | None) -> Iterator[Mapping[str, Any]
         f"average precision {curve.average_precision():.4f}": (curve.true[at] / positives, precision),
         "by chance": ([0, 1], [base, base]),
     })  # fmt: skip
-    if 0 <= p.min() and p.max() <= 1:
+    if p.min() >= 0 and p.max() <= 1:
         bins = calibration_bins(y, p, w)
         yield _line("Calibration", "mean score", "share of 1s", {
             "scores in ten bins": (bins["predicted"], bins["observed"]), "exact": ([0, 1], [0, 1]),

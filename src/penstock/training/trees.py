@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,13 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import lightgbm as lgb
 
+# OpenMP's threads burn a core while they wait for one another, which on a busy machine slows everybody tenfold.
+# libgomp reads this when it is loaded, so it stands here, before any import of lightgbm.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 Floats = npt.NDArray[np.float64]
+#: Numbers that one thread gets through before a second one is worth waking.
+_WORTH_A_THREAD = 200_000
 #: Tells how many of how many trees are grown.
 Progress = Callable[[int, int], None]
 
@@ -59,6 +66,7 @@ class Rows:
         import lightgbm as lgb
 
         _silence()
+        parameters = replace(parameters, threads=_useful(parameters.threads, x))
         self.parameters = parameters
         # LightGBM refuses some characters of names that columns may have, so columns are numbered for it.
         known = [f"f{i}" for i in range(len(names))]
@@ -90,13 +98,15 @@ class Rows:
 
 def leaves(booster: lgb.Booster, x: Any, threads: int) -> npt.NDArray[np.uint16]:
     """(rows, trees): the leaf each row falls into."""
-    found = booster.predict(x, pred_leaf=True, num_threads=threads)
+    found = booster.predict(x, pred_leaf=True, num_threads=_useful(threads, x))
     return np.asarray(found).reshape(x.shape[0], -1).astype(np.uint16)
 
 
 def margins(booster: lgb.Booster, x: Any, threads: int) -> Floats:
     """(rows,): the raw score, before the sigmoid."""
-    found: Floats = np.asarray(booster.predict(x, raw_score=True, num_threads=threads), np.float64).reshape(-1)
+    found: Floats = np.asarray(booster.predict(x, raw_score=True, num_threads=_useful(threads, x)), np.float64).reshape(
+        -1
+    )
     return found
 
 
@@ -142,6 +152,12 @@ class Ensemble:
         sizes = " ".join(str(len(t.encode())) for t in numbered)
         head = re.sub(r"^tree_sizes=.*$", f"tree_sizes={sizes}", self.head, count=1, flags=re.MULTILINE)
         return head + "".join(numbered) + self.tail
+
+
+def _useful(threads: int, x: Any) -> int:
+    """No more threads than the work is worth; their number changes no result."""
+    numbers = int(x.shape[0]) * int(x.shape[1])
+    return max(1, min(threads or os.cpu_count() or 1, 1 + numbers // _WORTH_A_THREAD))
 
 
 def importance(booster: lgb.Booster, names: Sequence[str]) -> Mapping[str, float]:

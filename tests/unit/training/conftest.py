@@ -14,7 +14,7 @@ import pytest
 
 from penstock.data.schema import Column, Info, Schema
 from penstock.engines.local_types import schema_of
-from penstock.errors import ProblemsFound, Problem
+from penstock.errors import Problem, ProblemsFound
 from penstock.operators.base import CheckContext, Model, Process, Result
 
 
