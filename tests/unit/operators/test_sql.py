@@ -67,7 +67,7 @@ SAME = [
     "with dear as (select * from clicks where price > 1), few as (select id from dear limit 2) "
     "select d.id, d.price from dear d join few f on d.id = f.id order by d.id",
     "select a.id, b.id as other from clicks a join clicks b on a.city = b.city and a.id < b.id",
-    "select id, case when price > 3 then 'up' when price is null then '?' else 'low' end as kind from clicks order by 1",
+    "select id, case when price > 3 then 'up' when price is null then '?' else 'low' end as k from clicks order by 1",
     "select id from clicks where price between 2 and 4 or city in ('é', 'b') order by id",
     "select user, sum(price) as s from clicks group by user having sum(price) > 1 order by s desc, user",
     "select sum(price) + count(*) as x, city from clicks group by city order by count(*) desc, city nulls last",
