@@ -279,3 +279,11 @@ def test_a_script_may_hold_any_text(tmp_path: Path) -> None:
     odd = replace(flow, description='"quoted" \\ ü \x85 \u2028 ${x}\n"""\t\r😀')
     again = read(script(tmp_path, write_python(odd)))
     assert write_xml(again) == write_xml(odd)
+
+
+def test_the_line_is_that_of_the_opening_bracket() -> None:
+    node = '<node\n name="n"\n>\n<input\n name="x"\n type="csv"/></node>'
+    text = f'<flow xmlns="urn:penstock:flow:1"\n name="f">\n{node}</flow>'
+    flow = read_xml(text.encode(), "x.xml").flow
+    assert flow is not None
+    assert (flow.line, flow.nodes[0].line, flow.nodes[0].steps[0].line) == (1, 3, 6)
