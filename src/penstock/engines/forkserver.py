@@ -28,6 +28,7 @@ from typing import NoReturn
 from penstock.engines.base import engine
 from penstock.engines.guard import die_with_parent
 from penstock.engines.worker import PARENT, work
+from penstock.operators.catalog import installed
 
 #: Set by who starts us, with OPENBLAS_NUM_THREADS=1: numpy's OpenBLAS starts its threads the moment it is imported,
 #: which is before any line of ours. The children's programs do not inherit the setting.
@@ -79,6 +80,7 @@ def _preload(name: str) -> None:
     _import(PRELOAD[name])
     with _without_pandas():
         _import(ours)
+    installed()  # reads the metadata of every installed distribution, once for all children
 
 
 def _import(modules: Iterable[str]) -> None:
