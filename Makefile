@@ -57,7 +57,7 @@ soak: setup  ## the slow ones: 100 kills, 6 GB through a flow
 	$(BIN)/pytest -q -m soak
 
 docs: setup  ## write the generated pages and schemas anew
-	$(BIN)/python -m docs.generate
+	$(BIN)/python scripts/reference.py
 
 clean:  ## remove what was built (not the runs)
 	rm -rf .venv .make target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
