@@ -14,6 +14,9 @@ from pathlib import Path
 
 from penstock.errors import DataError, PenstockError
 
+#: Where installed code lies, ours included.
+_INSTALLED = (f"{sys.prefix}/lib", f"{sys.base_prefix}/lib", str(Path(__file__).resolve().parents[1]))
+
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
@@ -60,7 +63,10 @@ def told_by_user_code(error: Exception, user_steps: Mapping[str, str]) -> Pensto
 
 
 def raised(step: str, cls: str, error: Exception) -> PenstockError:
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    # The innermost line of the user's own files tells more than one deep inside a library that they called.
+    theirs = [f for f in frames if not f.filename.startswith((*_INSTALLED, "<"))]
+    last = (theirs or frames)[-1]
     where = f" ({Path(last.filename).name}:{last.lineno})"
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     hint = f"the fault is in {cls}; the node's log has the whole traceback"
