@@ -159,7 +159,7 @@ class Tables:
         import pandas as pd
 
         numbers, q = len(self.q["numbers"]), self.q
-        dense = mapped.tocsc()[:, : 2 * numbers + 2].toarray()
+        dense = mapped.tocsr()[:, : 2 * numbers + 2].toarray()
         out = {f"b_{n}": dense[:, i].astype(np.int64) for i, n in enumerate(q["numbers"])}
         for i, n in enumerate(q["strings"][:2]):
             codes = dense[:, 2 * numbers + i].astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from .strategies import CITIES, SCHEMA, batch, files, rows
 #: libm's logarithms and numpy's may differ in the last bit of f64, which can show in the last of f32.
 INEXACT = {"log", "log10", "log1p"}
 
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+SOAK = settings(SLOW, max_examples=5_000)
 
 
 def planned(text: str, folder: Path) -> Plan:
@@ -92,7 +93,20 @@ def inexact_below(plan: Plan) -> bool:
 
 @SLOW
 @given(text=files(), data=st.lists(rows(), min_size=1, max_size=8))
-def test_columnar_is_one_row_is_the_reference(folder: Path, text: str, data: list[Mapping[str, Any]]) -> None:
+def test_columnar_is_one_row_is_the_reference(folder: Path, text: str, data: list[dict[str, Any]]) -> None:
+    assert_one_function(folder, text, data)
+
+
+@pytest.mark.soak
+@SOAK
+@given(text=files(), data=st.lists(rows(), min_size=1, max_size=8))
+def test_columnar_is_one_row_is_the_reference_five_thousand_times(
+    folder: Path, text: str, data: list[dict[str, Any]]
+) -> None:
+    assert_one_function(folder, text, data)
+
+
+def assert_one_function(folder: Path, text: str, data: list[dict[str, Any]]) -> None:
     plan = planned(text, folder)
     reference = Reference(plan.document, {"cities": CITIES})
     columnar = outputs(plan, plan.apply(batch(data), threads=1))

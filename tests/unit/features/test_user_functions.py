@@ -74,7 +74,7 @@ def test_a_changed_function_is_refused_by_name(plan: Plan, tmp_path: Path, monke
         load(str(tmp_path / "plan")).apply(ROWS)
     (other / "mapping.py").write_text("x = 1\n")
     sys.modules.pop("mapping", None)
-    with pytest.raises(DataError, match="module 'mapping' has no function '(area|half)'"):
+    with pytest.raises(DataError, match=r"module 'mapping' has no function '(area|half)'"):
         load(str(tmp_path / "plan")).apply(ROWS)
 
 
