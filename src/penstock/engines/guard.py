@@ -114,10 +114,12 @@ class MemoryGuard(threading.Thread):
         self.exceeded = exceeded
         self.whole_group = whole_group
         self.peak = 0
+        # A program's limit is its own: what this interpreter weighs, which waits for it, does not count.
+        self.base = anonymous_bytes() if whole_group else 0
         self.stopped = threading.Event()
 
     def used(self) -> int:
-        return group_bytes(os.getpgrp()) if self.whole_group else anonymous_bytes()
+        return max(0, group_bytes(os.getpgrp()) - self.base) if self.whole_group else anonymous_bytes()
 
     def run(self) -> None:
         every = LOOK_AT_GROUP_EVERY_S if self.whole_group else LOOK_EVERY_S

@@ -27,6 +27,8 @@ EVENTS = "events.ndjson"
 LOG = "log.txt"
 #: A node asked to stop has this long to leave by itself.
 GRACE_S = 5.0
+#: Beyond the limit: the guard's own margin, and what the worker itself weighs.
+SLACK_BYTES = 200 << 20
 #: How often the launcher looks at the memory of nodes that have a limit: the worker's own guard comes first.
 WEIGH_EVERY_S = 0.5
 
@@ -80,6 +82,7 @@ class _Running:
     job: Job
     pid: int
     process: subprocess.Popen[bytes] | None = None
+    server: _Forkserver | None = None
     pidfd: int = -1
     over_memory: int = 0
 
@@ -198,8 +201,12 @@ class LocalLauncher:
 
     def _server(self, job: Job) -> _Forkserver | None:
         """The warm server for a job, waiting for its first word if need be; None where there is none to be had."""
-        self.prepare(job.engine, job.python)
-        server = self._servers.get((job.engine, job.python))
+        # A server that has imported more than this engine needs is still better than to start another one.
+        serving = (s for (_, python), s in self._servers.items() if python == job.python and s.serves)
+        server = self._servers.get((job.engine, job.python)) or next(serving, None)
+        if server is None:
+            self.prepare(job.engine, job.python)
+            server = self._servers.get((job.engine, job.python))
         if server is None:
             return None
         while server.serves is None:
@@ -215,7 +222,7 @@ class LocalLauncher:
         }
         if not server.send(request):
             return 0
-        self._running[job.key] = running = _Running(job, 0)
+        self._running[job.key] = running = _Running(job, 0, server=server)
         while running.pid == 0:
             self._hear(server)
             if server.serves is False:
@@ -241,7 +248,7 @@ class LocalLauncher:
             ) from error
         except OSError as error:
             raise PenstockError(f"cannot start {job.python}: {error.strerror}", code="RUN013") from error
-        self._running[job.key] = _Running(job, process.pid, process, os.pidfd_open(process.pid))
+        self._running[job.key] = _Running(job, process.pid, process, pidfd=os.pidfd_open(process.pid))
         return process.pid
 
     # --- how they end ---
@@ -256,11 +263,8 @@ class LocalLauncher:
                 self._end(str(message["id"]), int(str(message["status"])))
         if server.serves is False:
             # Its children got their death signal with it.
-            for key in [k for k, r in self._running.items() if r.process is None and r.pid and self._of(r) is server]:
+            for key in [k for k, r in self._running.items() if r.server is server and r.pid]:
                 self._end(key, -signal.SIGKILL)
-
-    def _of(self, running: _Running) -> _Forkserver | None:
-        return self._servers.get((running.job.engine, running.job.python))
 
     def _end(self, key: str, status: int) -> None:
         running = self._running.pop(key)
@@ -277,7 +281,7 @@ class LocalLauncher:
         self._weighed = now
         for running in self._running.values():
             limit = running.job.memory_bytes
-            if limit and (used := group_bytes(running.pid)) > limit:
+            if limit and (used := group_bytes(running.pid)) > limit + SLACK_BYTES:
                 running.over_memory = used
                 _signal_group(running.pid, signal.SIGKILL)
 
