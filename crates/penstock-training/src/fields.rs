@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::{Result, invalid};
 
 /// Row order is cut into chunks of this many rows whatever the thread count: partial sums are added in chunk order.
-pub const CHUNK: usize = 1 << 16;
+pub const CHUNK: usize = 1 << 14;
 
 /// A column's number in its field; the greatest value says that the row has none.
 pub trait Code: Copy + Ord + Sync {

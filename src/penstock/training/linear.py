@@ -27,7 +27,9 @@ NO_LEAF = np.uint16(65535)
 L2_PATH = (100.0, 30.0, 10.0, 3.0, 1.0)
 HELD_OUT = 0.1
 #: Rows that the choice of L2 looks at: the best prior variance of a weight does not depend on the number of rows.
-CHOICE_ROWS = 200_000
+CHOICE_ROWS = 100_000
+#: A fit ends when a pass lowers the loss by less than this share; to choose among penalties, less will do.
+FINAL, CHOICE = 1e-4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def fit(
     if l2 is None:
         l2 = _choose(design, held_out, l1, threads, progress)
     problem = _problem(design, threads)
-    _solve(problem, design, final, l1, l2, lambda n, loss: progress("fitting weights", n, loss))
+    _solve(problem, design, final, l1, l2, FINAL, lambda n, loss: progress("fitting weights", n, loss))
     trees = len(design.codes)
     return Fitted(
         problem.bias,
@@ -100,7 +102,7 @@ def _choose(design: Design, held_out: npt.NDArray[np.bool_], l1: float, threads:
     problem = _problem(design, threads)
     best, least = L2_PATH[0], np.inf
     for l2 in L2_PATH:
-        _solve(problem, design, fitting, l1, l2, lambda n, loss, l2=l2: progress(f"trying L2 {l2:g}", n, loss))  # type: ignore[misc]
+        _solve(problem, design, fitting, l1, l2, CHOICE, lambda n, loss, l2=l2: progress(f"trying L2 {l2:g}", n, loss))  # type: ignore[misc]
         loss = _loss(design.labels, _array(problem.margins()), judging)
         if loss > least:
             break
@@ -119,12 +121,13 @@ def _problem(design: Design, threads: int) -> native.Logistic:
 
 
 def _solve(
-    problem: native.Logistic, design: Design, weights: Floats, l1: float, l2: float, tell: Callable[[int, float], None]
-) -> None:
+    problem: native.Logistic, design: Design, weights: Floats, l1: float, l2: float, tolerance: float,
+    tell: Callable[[int, float], None],
+) -> None:  # fmt: skip
     trees = len(design.codes)
     per_tree = l2 * max(1, trees // 2)
     penalties = [per_tree] * trees + [l2] * len(design.slots)
-    problem.fit(pa.array(design.labels), pa.array(weights), l1, penalties, 1e-5, tell)
+    problem.fit(pa.array(design.labels), pa.array(weights), l1, penalties, tolerance, tell)
 
 
 def _kept(problem: native.Logistic, index: int) -> tuple[npt.NDArray[np.uint64], Floats]:

@@ -7,7 +7,7 @@ over keys `columns.parquet` (field, key: a key's place is its column). Numbers b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -51,7 +51,6 @@ class TreeScorer:
     keys: Weights = ()
     bias: float = 0.0
     columns: Columns | None = None
-    _tables: list[native.KeyTable] = field(default_factory=list, repr=False)
 
     @cached_property
     def booster(self) -> Any:
@@ -59,10 +58,14 @@ class TreeScorer:
 
         return lgb.Booster(model_str=self.text)
 
+    @cached_property
+    def tables(self) -> Sequence[native.KeyTable]:
+        return _tables(self.keys)
+
     def scores(self, matrix: Matrix, threads: int) -> Floats:
         x = self.columns.csr(matrix.slots) if self.columns is not None else matrix.numbers
         margins = trees.margins(self.booster, x, threads) if matrix.rows else np.zeros(0)
-        return sigmoid(_add_keys(margins + self.bias, self.keys, self._tables, matrix.slots))
+        return sigmoid(_add_keys(margins + self.bias, self.tables, matrix.slots))
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         (folder / TREES).write_text(self.text, encoding="utf-8")
@@ -85,11 +88,14 @@ class MachineScorer:
 
     machine: Machine
     numbers: Sequence[str]
-    _tables: list[native.KeyTable] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def tables(self) -> Sequence[native.KeyTable]:
+        return _tables(self.machine.keys)
 
     def scores(self, matrix: Matrix, threads: int) -> Floats:
         margins = self.machine.number_margins(matrix.numbers)
-        margins = _add_keys(margins, self.machine.keys, self._tables, matrix.slots)
+        margins = _add_keys(margins, self.tables, matrix.slots)
         a, b = self.machine.platt
         return sigmoid(a * margins + b)
 
@@ -130,11 +136,14 @@ def sigmoid(margins: Floats) -> Floats:
         return 1.0 / (1.0 + np.exp(-margins))
 
 
-def _add_keys(margins: Floats, weights: Weights, tables: list[native.KeyTable], slots: Sequence[Keys]) -> Floats:
-    if not weights:
-        return margins
+def _tables(weights: Weights) -> Sequence[native.KeyTable]:
+    # Made whole before anybody sees it: batches are scored by several threads at once.
+    return [native.KeyTable(pa.array(keys), pa.array(own)) for keys, own in weights]
+
+
+def _add_keys(margins: Floats, tables: Sequence[native.KeyTable], slots: Sequence[Keys]) -> Floats:
     if not tables:
-        tables.extend(native.KeyTable(pa.array(keys), pa.array(own)) for keys, own in weights)
+        return margins
     total = pa.array(margins)
     for table, slot in zip(tables, slots, strict=True):
         values = pa.array(slot.values) if slot.values is not None else None

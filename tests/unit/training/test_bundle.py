@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_raw_and_mapped_rows_score_the_same(run: Any, mapped: Any, raw: Rows) ->
     by_roles = run(predict, {"x": frame, "m": model}, roles=roles, plan=plan).outputs[""].collect()["score"]
     by_plan = run(predict, {"x": raw(4000), "m": model}).outputs[""].collect()["score"]
     assert by_roles.to_numpy().tobytes() == by_plan.to_numpy().tobytes()
+
+
+def test_many_threads_score_at_once(run: Any, mapped: Any, raw: Rows) -> None:
+    """The streaming engine scores batches side by side, the first ones too."""
+    folder = fit(run, mapped, trees="10")
+    test = raw(2000, 1)
+    expected = load(folder).score(test)
+    for _ in range(5):
+        bundle = load(folder)
+        with ThreadPoolExecutor(8) as pool:
+            parts = list(pool.map(bundle.score, test.iter_slices(50)))
+        assert np.concatenate(parts).tobytes() == expected.tobytes()
 
 
 def test_rows_mapped_by_another_plan_are_not_taken_for_ours(run: Any, mapped: Any) -> None:
