@@ -11,7 +11,7 @@ import click
 
 from penstock import __version__
 from penstock.cli.lazy import LazyGroup
-from penstock.errors import Interrupted, PenstockError, ProblemsFound
+from penstock.errors import Interrupted, PenstockError, Problem, ProblemsFound
 
 #: name -> (module:attribute, one line of help). The module is imported when the command is called.
 COMMANDS = {
@@ -57,7 +57,10 @@ def main(argv: list[str] | None = None) -> int:
             print(found, file=sys.stderr)
         return found.exit_status
     except PenstockError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if "--json" in arguments:
+            _print_problem(error)
+        else:
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -66,3 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our pipe left (`| head`): that is not an error, but Python would complain on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _print_problem(error: PenstockError) -> None:
+    """What went wrong as the one JSON document that `--json` promises: a list of one problem that is of no file."""
+    problem = Problem("", 0, error.code, error.message, error.hint)
+    print(json.dumps([problem.as_dict()], ensure_ascii=False))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from penstock import native
+from penstock.data.names import parts
 from penstock.data.paths import File, matching
 from penstock.data.text_files import SAMPLE_ROWS, NativeFile, Rejecting, native_file, sentence, text_frame
 from penstock.errors import DataError, did_you_mean
@@ -77,8 +78,10 @@ def spelled(sep: str) -> str:
 def expand_names(text: str) -> tuple[str, ...]:
     """`label I1..I3` -> label I1 I2 I3. Raises ValueError on a range that is none, or a name twice."""
     names: list[str] = []
-    for part in text.replace(",", " ").split():
-        if ".." not in part:
+    for part, quoted, rest in parts(text):
+        if rest:
+            raise ValueError(f"'{rest}' follows the closing quote of \"{part}\": put a space or a comma between")
+        if quoted or ".." not in part:
             names.append(part)
             continue
         match = _RANGE.fullmatch(part)
@@ -95,8 +98,9 @@ def expand_names(text: str) -> tuple[str, ...]:
 def parse_types(text: str) -> Types:
     """`label:int I*:float`. Raises ValueError on a type that does not exist."""
     types = []
-    for part in text.replace(",", " ").split():
-        name, colon, kind = part.rpartition(":")
+    for written, quoted, rest in parts(text):
+        part = written + rest
+        name, colon, kind = (written, rest[:1], rest[1:]) if quoted else written.rpartition(":")
         if not colon or not name:
             raise ValueError(f"'{part}' is not of the form column:type")
         if kind not in KINDS:

@@ -7,6 +7,7 @@ Read `base.py` first, then any one of the others; `catalog.py` finds them by nam
 from penstock.operators.base import (
     CheckContext,
     Checked,
+    ColumnName,
     Columns,
     Expression,
     Fault,
@@ -30,6 +31,7 @@ from penstock.operators.catalog import UnknownOperator, installed, operator, use
 __all__ = [
     "CheckContext",
     "Checked",
+    "ColumnName",
     "Columns",
     "Expression",
     "Fault",

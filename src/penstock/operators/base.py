@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from penstock.data.names import split_names, unquoted
 from penstock.data.schema import Info, ModelInfo, Schema
 from penstock.errors import Severity
 
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 def _split_names(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return tuple(part for part in value.replace(",", " ").split() if part)
+    return split_names(value)
+
+
+def _unquote(value: object) -> object:
+    return unquoted(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ Ref = Annotated[str, Reference()]
 ModelRef = Annotated[str, Reference(accepts="model", or_location=True)]
 #: Several steps, separated by spaces or commas.
 Refs = Annotated[tuple[str, ...], BeforeValidator(_split_names), Reference()]
-#: Names separated by spaces or commas.
+#: One column; a name that is no identifier may stand in double quotes, as in a list of names.
+ColumnName = Annotated[str, BeforeValidator(_unquote), Form("column")]
+#: Names separated by spaces or commas; those that are no identifiers in double quotes.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names), Form("names")]
 #: A path or URL; flow interpolates it and makes it absolute (relative to the flow file) before the operator sees it.
 Location = Annotated[str, Form("path")]
@@ -184,7 +191,7 @@ class Operator(BaseModel):
         return tuple(found)
 
     def ports(self) -> tuple[str, ...]:
-        """The names after the dot; ("",) where the step has one unnamed result."""
+        """The names after the dot; ("",) where there is one unnamed result, () while wrong attributes leave it open."""
         return ("",)
 
     def node_references(self, context: CheckContext) -> tuple[str, ...]:
@@ -284,6 +291,7 @@ __all__ = [
     "AnyOperator",
     "CheckContext",
     "Checked",
+    "ColumnName",
     "Columns",
     "Expression",
     "Fault",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penstock.data.names import spelled
 from penstock.errors import did_you_mean
 
 _TOKEN = re.compile(
@@ -119,7 +120,7 @@ def _equality(first: tuple[str, str], second: tuple[str, str], references: Seque
     known = [qualifier(reference) for reference in references]
     for name, column in (first, second):
         if not name:
-            hint = f"write {known[0]}.{first[1]} = {known[-1]}.{second[1]}"
+            hint = f"write {known[0]}.{spelled(first[1])} = {known[-1]}.{spelled(second[1])}"
             raise ConditionError(f"it is not clear which step '{column}' belongs to", hint)
         if name not in known:
             raise ConditionError(f"'{name}' is not one of the joined steps", did_you_mean(name, known, " ".join(known)))

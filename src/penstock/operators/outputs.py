@@ -14,7 +14,7 @@ from penstock.data.holding import WITHOUT_ROLES, read_back
 from penstock.data.schema import ROLES_KEY, Column, Info, Schema
 from penstock.data.text_sinks import SUFFIXES, Compression, one_line_each, sink_csv, sink_json, sink_lines
 from penstock.errors import DataError, did_you_mean
-from penstock.operators.base import CheckContext, Checked, Fault, Names, Output, RunContext
+from penstock.operators.base import CheckContext, Checked, ColumnName, Fault, Names, Output, RunContext
 
 if TYPE_CHECKING:
     import polars as pl
@@ -267,9 +267,9 @@ class LibsvmOutput(TextFileOutput):
     suffix: ClassVar[str | None] = ".libsvm"
     plain_suffixes: ClassVar[tuple[str, ...]] = (".libsvm", ".svm", ".txt")
 
-    label: str = Field("label", description="the column that is the label")
+    label: ColumnName = Field("label", description="the column that is the label")
     keys: Names = Field((), description="list columns of keys (default: the slots, else `keys`, else `indices`)")
-    weights: str = Field("", description="the list column of weights that goes with `keys`")
+    weights: ColumnName = Field("", description="the list column of weights that goes with `keys`")
 
     def twin(self) -> Mapping[str, str]:
         return {"type": "libsvm", "base": "0"}

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt
 
 from penstock.data.schema import Column, Info, Schema
 from penstock.errors import DataError
 from penstock.native import hash_column
-from penstock.operators.base import CheckContext, Checked, Expression, Fault, Form, Names, Process, RunContext
+from penstock.operators.base import CheckContext, Checked, ColumnName, Expression, Fault, Names, Process, RunContext
 from penstock.operators.column_checks import frame, is_a, typed, unknown
 from penstock.operators.conditions import condition, condition_faults
 from penstock.operators.order_statistics import Cuts, element
@@ -53,7 +53,7 @@ class Sample(Process):
 
     rate: float = Field(gt=0, allow_inf_nan=False, description="below 1 the share to keep, above 1 how many copies")
     where: Expression = Field("", description="sample only these rows; the others pass once")
-    weight: str = Field("", description="a new column that holds 1/rate (1 outside where)")
+    weight: ColumnName = Field("", description="a new column that holds 1/rate (1 outside where)")
     seed: NonNegativeInt = Field(0, lt=_SEEDS, description="another seed, another choice")
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
@@ -117,7 +117,7 @@ class Split(Process):
     example: ClassVar[str] = '<process name="parts" type="split" from="kept" by="time" column="ts" at="0.8"/>'
 
     by: Literal["random", "hash", "time", "order"] = Field(description="what decides where a row goes")
-    column: Annotated[str, Form("column")] = Field("", description="hash, time: the column that decides")
+    column: ColumnName = Field("", description="hash, time: the column that decides")
     at: Names = Field(description="shares in port order, the last port takes the rest; time: or dates")
     into: Names = Field((), description="the ports' names; default: train test, or train valid test")
     seed: NonNegativeInt = Field(0, lt=_SEEDS, description="random, hash: another seed, another split")
@@ -126,7 +126,7 @@ class Split(Process):
         return self.by == "order" or (self.by == "time" and not dated(self.at))
 
     def ports(self) -> tuple[str, ...]:
-        return self.into or DEFAULT_PORTS.get(len(self.at), ("train", "test"))
+        return self.into or DEFAULT_PORTS.get(len(self.at), ())
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
         schema = frame(inputs[self.from_])

@@ -38,7 +38,8 @@ def split_faults(by: str, column: str, at: Sequence[str], into: Sequence[str]) -
         faults.append(Fault("OPER104", f"column: a split by {by} looks at no column", hint))
     if not at:
         return [*faults, Fault("OPER104", "at: it holds no share", 'write at="0.8"')]
-    faults += _at_faults(by, at)
+    if wrong := _at_faults(by, at):  # how many ports there should be is then anybody's guess
+        return [*faults, *wrong]
     ports = into or DEFAULT_PORTS.get(len(at))
     if ports is None:
         said = f"into: {len(at)} cuts give {len(at) + 1} ports, which need names"

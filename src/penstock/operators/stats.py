@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt
 
 from penstock.data.schema import Column, Info, Schema
 from penstock.errors import DataError
 from penstock.operators.association import association, binary_label
-from penstock.operators.base import CheckContext, Checked, Fault, Form, Names, Process, RunContext
+from penstock.operators.base import CheckContext, Checked, ColumnName, Fault, Names, Process, RunContext
 from penstock.operators.column_checks import frame, is_a, unknown
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Stats(Process):
 
     columns: Names = Field((), description="which columns; default: all")
     top: NonNegativeInt = Field(10, description="how many of the most frequent values to show")
-    label: Annotated[str, Form("column")] = Field("", description="0/1, -1/1 or bool: what the columns should tell")
+    label: ColumnName = Field("", description="0/1, -1/1 or bool: what the columns should tell")
 
     def staged(self) -> bool:
         return True

@@ -87,7 +87,7 @@ def build(scene: Scene, state: StepState, cls: type[Operator]) -> None:
         broke(scene, state, error)
         return
     state.operator = made
-    state.ports = made.ports()
+    state.ports = made.ports() or None
 
 
 def _validate(cls: type[Operator], given: Mapping[str, str]) -> AnyOperator:

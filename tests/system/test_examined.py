@@ -1,0 +1,63 @@
+"""Flows written from the contract alone, by one who had not seen the code: what they found stays found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def penstock(folder: Path, *arguments: str, body: str = "") -> tuple[int, Any, str]:
+    """The exit status, what stdout held as JSON, and stderr."""
+    if body:
+        flow = f'<flow xmlns="urn:penstock:flow:1" name="f">\n<node name="n">\n{body}\n</node>\n</flow>\n'
+        (folder / "f.xml").write_text(flow)
+    command = [sys.executable, "-m", "penstock.cli", *arguments, "--json"]
+    environment = {**os.environ, "PENSTOCK_HOME": str(folder / "home")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_a_column_that_is_no_identifier_may_be_named_wherever_a_column_may(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"my col","x,y",t\n1,3,u\n1,6,u\n,7,u\n')
+    body = """
+    <input name="a" type="csv" path="a.csv" types='"x,y":float' columns='"my col" "x,y", t'/>
+    <process name="kept" type="clean" from="a" drop_nulls='"my col"'/>
+    <process name="sums" type="aggregate" from="kept" by='"my col"' columns='sum("x,y") as "tot al"'/>
+    <process name="parts" type="split" from="kept" by="hash" column='"my col"' at="0.5"/>
+    <process name="both" type="join" from="kept sums" on='kept."my col" = sums."my col"'/>
+    <output name="train" type="csv" from="parts.train" path="train.csv"/>
+    <output name="o" type="csv" from="both" path="both.csv"/>
+    <output name="folders" type="csv" from="kept" path="folders" partition_by='"my col" t'/>
+    """
+    status, _, said = penstock(tmp_path, "flow", "run", "f.xml", body=body)
+    assert status == 0, said
+    assert (tmp_path / "both.csv").read_text() == ('"my col","x,y",t,"tot al"\n1,3.0,u,9.0\n1,6.0,u,9.0\n')
+    assert (tmp_path / "folders" / "my%20col=1" / "t=u").is_dir()
+
+
+def test_wrong_shares_are_one_problem_however_many_ports_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    body = """
+    <input name="a" type="csv" path="a.csv"/>
+    <process name="parts" type="split" from="a" by="random" at="0.5 0.2 0.3"/>
+    <output name="o" type="csv" from="parts.valid"/>
+    """
+    status, problems, _ = penstock(tmp_path, "flow", "check", "f.xml", body=body)
+    assert status == 2
+    assert [(p["line"], p["code"]) for p in problems] == [(5, "OPER104")]
+
+
+@pytest.mark.parametrize("arguments", [("--set", "q"), ("--date", "2026-13-01"), ("--only", "nobody")])
+def test_a_wrong_request_is_a_json_document_too(tmp_path: Path, arguments: tuple[str, str]) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    body = '<input name="a" type="csv" path="a.csv"/><output name="o" type="csv" from="a"/>'
+    status, problems, _ = penstock(tmp_path, "flow", "run", "f.xml", *arguments, body=body)
+    assert status == 2
+    assert [set(p) for p in problems] == [{"file", "line", "code", "severity", "message", "hint"}]
