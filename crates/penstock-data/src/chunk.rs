@@ -56,6 +56,7 @@ impl Chunker {
         while !self.ended && self.pending.len() < until {
             let missing = (until - self.pending.len()) as u64;
             let before = self.pending.len();
+            self.pending.reserve(missing as usize);
             match (&mut self.input)
                 .take(missing)
                 .read_to_end(&mut self.pending)
