@@ -14,8 +14,8 @@ from penstock.errors import PenstockError
 from penstock.operators.base import (
     CheckContext,
     Checked,
+    ColumnName,
     Fault,
-    Form,
     Input,
     Location,
     Model,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from penstock.training.bundle import Bundle
     from penstock.training.fitting import Fit
     from penstock.training.samples import Samples
-
-ColumnName = Annotated[str, Form("column")]
 
 
 class Trainer(Process):
