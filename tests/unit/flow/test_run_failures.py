@@ -101,13 +101,13 @@ def write(folder: Path, cls: str, node: str = "", target: str = "out/o.csv") -> 
 
 
 def penstock(folder: Path, *arguments: str, status: int) -> tuple[dict[str, Any], str]:
-    """Run a command; its JSON document and stderr."""
+    """Run a command; its JSON document, and stderr (or, for a wrong request, the document's text)."""
     done = subprocess.run(
         [sys.executable, "-m", "penstock.cli", "flow", *arguments, "--json"], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    return (json.loads(done.stdout) if done.stdout.strip() else {}), done.stderr
+    return (json.loads(done.stdout) if done.stdout.strip() else {}), done.stderr if status != 2 else done.stdout
 
 
 def failure(folder: Path) -> tuple[dict[str, Any], str]:

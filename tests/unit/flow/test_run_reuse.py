@@ -41,7 +41,7 @@ class Folder:
         self.capsys.readouterr()
         ended = main(["flow", *arguments, "--json"])
         said = self.capsys.readouterr()
-        self.err = said.err
+        self.said = said.out + said.err
         assert ended == status, said.out + said.err
         return json.loads(said.out) if said.out.strip() else None
 
@@ -148,11 +148,11 @@ class TestOnly:
 
     def test_without_an_earlier_run_it_says_what_is_missing(self, folder: Folder) -> None:
         folder.run("--only", "two", status=2)
-        assert "RUN012 node 'two' reads one.kept, which no run has left yet" in folder.err
+        assert "RUN012 node 'two' reads one.kept, which no run has left yet" in folder.said
 
     def test_a_misspelt_node_is_told(self, folder: Folder) -> None:
         folder.run("--only", "tow", status=2)
-        assert "did you mean 'two'?" in folder.err
+        assert "did you mean 'two'?" in folder.said
 
 
 class TestResume:
@@ -170,7 +170,7 @@ class TestResume:
     def test_with_nothing_unfinished_it_starts_a_new_run_and_says_so(self, folder: Folder) -> None:
         first = folder.run()
         second = folder.run("--resume")
-        assert second["run"] != first["run"] and "nothing to resume" in folder.err
+        assert second["run"] != first["run"] and "nothing to resume" in folder.said
 
     def test_other_parameters_are_another_run(self, folder: Folder) -> None:
         folder.break_it()
@@ -198,7 +198,7 @@ class TestLooking:
     def test_an_unknown_run_is_told(self, folder: Folder) -> None:
         folder.run()
         folder.command("logs", "2020", status=2)
-        assert "RUN010" in folder.err
+        assert "RUN010" in folder.said
 
     def test_a_preview_shows_rows_and_writes_nothing(self, folder: Folder) -> None:
         assert folder.command("preview", "f.xml", "one.b", "--set", "least=3") == [{"id": 2, "x": 3}]
@@ -233,4 +233,4 @@ def test_a_store_of_a_newer_penstock_is_refused(folder: Folder) -> None:
         store.execute("PRAGMA user_version=99")
     store.close()
     folder.run(status=1)
-    assert "RUN011" in folder.err and "newer Penstock" in folder.err
+    assert "RUN011" in folder.said and "newer Penstock" in folder.said
