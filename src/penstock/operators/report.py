@@ -48,7 +48,7 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}
 th{text-align:left;color:var(--dim);font-weight:600;border-bottom:1px solid var(--line);white-space:nowrap}
 td{border-bottom:1px solid var(--line)}th,td{padding:5px 12px 5px 0;vertical-align:top}
 td.n,th.n{text-align:right}
-td{max-width:420px;overflow-wrap:anywhere}
+td{white-space:nowrap}td.t{white-space:normal;min-width:320px;max-width:420px;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
 .sections{display:grid;grid-template-columns:repeat(auto-fill,minmax(460px,1fr));gap:20px}
 .section{border:1px solid var(--line);border-radius:8px;padding:16px;background:var(--paper);min-width:0}
@@ -117,11 +117,15 @@ def table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     ]
     mark = [' class="n"' if n else "" for n in numeric]
     head = "".join(f"<th{mark[i]}>{escape(str(c))}</th>" for i, c in enumerate(columns))
-    lines = (
-        "<tr>" + "".join(f"<td{mark[i]}>{escape(said(value))}</td>" for i, value in enumerate(row)) + "</tr>"
-        for row in body
-    )
+    lines = ("<tr>" + "".join(_cell(value, mark[i]) for i, value in enumerate(row)) + "</tr>" for row in body)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _cell(value: object, mark: str) -> str:
+    text = said(value)
+    # Only long texts may break over lines: a broken number cannot be read.
+    wraps = ' class="t"' if len(text) > 48 else ""
+    return f"<td{mark or wraps}>{escape(text)}</td>"
 
 
 def said(value: object) -> str:

@@ -80,9 +80,9 @@ class Stats(Process):
                 row |= association(values, labels)
             described.append(row)
         made = pl.DataFrame(described, schema=_polars_types(bool(self.label)))
-        context.show(
-            {"kind": "table", "title": f"Columns of {self.from_}", "columns": made.columns, "rows": made.rows()}
-        )
+        rows = [{**row, "top": _readable(row["top"])}.values() for row in made.iter_rows(named=True)]
+        title = f"Columns of {self.from_}"
+        context.show({"kind": "table", "title": title, "columns": made.columns, "rows": [list(r) for r in rows]})
         if labels is not None:
             _show_association(made, context, self.label)
         return made
@@ -176,6 +176,11 @@ def _json(value: Any) -> Any:
 def _text(value: Any) -> str:
     text = value.isoformat() if hasattr(value, "isoformat") else str(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _readable(top: str | None) -> str:
+    """`top` for the eye: the value, then how often."""
+    return " · ".join(f"{value} {count:,}" for value, count in json.loads(top or "[]"))
 
 
 def _show_association(made: pl.DataFrame, context: RunContext, label: str) -> None:
