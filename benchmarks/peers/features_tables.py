@@ -90,12 +90,12 @@ class Tables:
         from sklearn.preprocessing import OrdinalEncoder
 
         self.pandas()
-        categories = [np.array(sorted(self.entries), dtype=object)] * 2
+        categories = [np.array([*sorted(self.entries), np.nan], dtype=object)] * 2
         encoder = OrdinalEncoder(categories=categories, handle_unknown="use_encoded_value", unknown_value=-1,
                                  encoded_missing_value=-2, dtype=np.int64)  # fmt: skip
         encoder.fit(np.array([[self.entries[0]] * 2], dtype=object))
         position = {text: i for i, text in enumerate(self.entries, 1)}
-        self.order = np.array([position[text] for text in categories[0]] + [-1, 0])
+        self.order = np.array([position[text] for text in categories[0][:-1]] + [-1, 0])
 
         def digitize(frame: Any) -> Any:
             x = frame.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -191,12 +191,24 @@ class Tables:
             y = pl.col(name).log()
             return pl.when(y.is_finite()).then(y).otherwise(0.0).cast(pl.Float32).alias(f"l_{name}")
 
+        slot = 15
+
+        def key(hashed: Any, name: str, *sources: str) -> Any:
+            """64-bit keys, the slot in the high bits; none where a source has no value."""
+            nonlocal slot
+            slot += 1
+            known = pl.all_horizontal(*(pl.col(source).is_not_null() for source in sources))
+            return pl.when(known).then((hashed & ((1 << 52) - 1)) | (slot << 52)).alias(name)
+
         self.expressions = [
             *map(bucket, q["numbers"]),
             *map(picked, q["strings"][:2]),
-            *(pl.col(n).hash(0).alias(f"h_{n}") for n in q["strings"][2:]),
+            *(key(pl.col(n).hash(0), f"h_{n}", n) for n in q["strings"][2:]),
             *lists,
-            *((pl.col(a).hash(0) * 0x9E3779B97F4A7C15 ^ pl.col(b).hash(0)).alias(f"x_{a}_{b}") for a, b in q["pairs"]),
+            *(
+                key(pl.col(a).hash(0) * 0x9E3779B97F4A7C15 ^ pl.col(b).hash(0), f"x_{a}_{b}", a, b)
+                for a, b in q["pairs"]
+            ),
             *map(log, q["numbers"]),
         ]
         self.map = self.map_polars
