@@ -352,7 +352,7 @@ enum Held {
     List(Vec<Owned>),
 }
 
-/// A Python scalar; strings keep their Python object, whose UTF-8 the kernel reads in place.
+/// A Python scalar, copied out so that the kernel can work without the interpreter's lock.
 enum Owned {
     Null,
     Text(String),
@@ -378,11 +378,14 @@ impl Row {
         })
     }
 
+    /// The elements of the columns that are lists; no elements for the others.
     fn lists(&self) -> Vec<Vec<Value<'_>>> {
-        let list = |held| match held {
-            &Held::List(ref elements) => elements.iter().map(Owned::value).collect(),
-            &Held::Scalar(_) => Vec::new(),
-        };
+        fn list(held: &Held) -> Vec<Value<'_>> {
+            match held {
+                Held::List(elements) => elements.iter().map(Owned::value).collect(),
+                Held::Scalar(_) => Vec::new(),
+            }
+        }
         self.values.iter().map(list).collect()
     }
 
@@ -491,7 +494,7 @@ fn micros(moment: &Bound<'_, PyDateTime>) -> PyResult<i64> {
         moment.clone().into_any()
     } else {
         let zone = PyDict::new(py);
-        zone.set_item("tzinfo", &utc)?;
+        zone.set_item("tzinfo", utc)?;
         moment.call_method("replace", (), Some(&zone))?
     };
     let epoch = PyDateTime::new(py, 1970, 1, 1, 0, 0, 0, 0, Some(&utc))?;
