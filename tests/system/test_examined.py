@@ -54,10 +54,35 @@ def test_wrong_shares_are_one_problem_however_many_ports_are_read(tmp_path: Path
     assert [(p["line"], p["code"]) for p in problems] == [(5, "OPER104")]
 
 
-@pytest.mark.parametrize("arguments", [("--set", "q"), ("--date", "2026-13-01"), ("--only", "nobody")])
+@pytest.mark.parametrize("arguments", [("--set", "q"), ("--date", "2026-13-01"), ("--only", "nobody"), ("--jobs", "0")])
 def test_a_wrong_request_is_a_json_document_too(tmp_path: Path, arguments: tuple[str, str]) -> None:
     (tmp_path / "a.csv").write_text("a\n1\n")
     body = '<input name="a" type="csv" path="a.csv"/><output name="o" type="csv" from="a"/>'
     status, problems, _ = penstock(tmp_path, "flow", "run", "f.xml", *arguments, body=body)
     assert status == 2
     assert [set(p) for p in problems] == [{"file", "line", "code", "severity", "message", "hint"}]
+
+
+def test_the_preview_of_an_output_is_what_it_writes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,f\n1,nan\n2,0.5\n")
+    body = """
+    <input name="a" type="csv" path="a.csv"/>
+    <process name="parts" type="split" from="a" by="order" at="0.5"/>
+    <output name="o" type="csv" from="parts.test" path="o.csv"/>
+    """
+    status, rows, _ = penstock(tmp_path, "flow", "preview", "f.xml", "n.o", body=body)
+    assert (status, rows) == (0, [{"a": 2, "f": 0.5}])
+    assert not (tmp_path / "o.csv").exists()
+    status, problems, _ = penstock(tmp_path, "flow", "preview", "f.xml", "n.parts")
+    assert (status, problems[0]["hint"]) == (2, "it has parts.train, parts.test")
+
+
+def test_timestamps_in_json_are_iso_8601(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('t\n2026-01-02 03:04:05\n2026-01-02T03:04:05.25\n""\n')
+    body = """
+    <input name="a" type="csv" path="a.csv" types="t:timestamp"/>
+    <output name="o" type="json" from="a" path="o.json"/>
+    """
+    assert penstock(tmp_path, "flow", "run", "f.xml", body=body)[0] == 0
+    lines = [json.loads(line)["t"] for line in (tmp_path / "o.json").read_text().splitlines()]
+    assert lines == ["2026-01-02T03:04:05", "2026-01-02T03:04:05.250", None]

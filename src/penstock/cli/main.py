@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     except click.Abort:
         return Interrupted.exit_status
     except click.ClickException as error:
+        if "--json" in arguments:
+            _print_problem(PenstockError(error.format_message(), "--help tells what it takes"))
         error.show()
         return 2
     except ProblemsFound as found:

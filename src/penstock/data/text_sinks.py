@@ -97,8 +97,15 @@ def _header_name(name: str, sep: str) -> str:
 def sink_json(
     frame: pl.LazyFrame, target: Path, suffix: str, compression: Compression, keys: Sequence[str]
 ) -> pl.LazyFrame:
-    """One object a line. JSON has no NaN and no infinity: they become null."""
-    sink: pl.LazyFrame = frame.sink_ndjson(
+    """One object a line; timestamps as ISO 8601. JSON has no NaN and no infinity: they become null."""
+    import polars as pl
+
+    times = []
+    for name, dtype in frame.collect_schema().items():
+        if isinstance(dtype, pl.Datetime) and name not in keys:
+            utc = pl.col(name) if dtype.time_zone is None else pl.col(name).dt.convert_time_zone("UTC")
+            times.append(utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.f" + ("Z" if dtype.time_zone else "")))
+    sink: pl.LazyFrame = frame.with_columns(times).sink_ndjson(
         place(target, suffix, keys),
         mkdir=bool(keys),
         check_extension=False,

@@ -241,7 +241,7 @@ def dry_run(request: Request) -> Outcome:
 
 
 def preview(request: Request, target: str, rows: int) -> tuple[Mapping[str, Any], ...]:
-    """The first rows of NODE.STEP (or NODE.STEP.PORT), computed now; nothing is written."""
+    """The first rows of NODE.STEP or NODE.STEP.PORT (of an output: of what it writes), computed now; writes nothing."""
     flow, todo = prepare(request)
     name, _, step = target.partition(".")
     _known(todo, (name,))
@@ -249,6 +249,9 @@ def preview(request: Request, target: str, rows: int) -> tuple[Mapping[str, Any]
     if step.split(".")[0] not in [s.name for s in node.steps]:
         hint = did_you_mean(step, [s.name for s in node.steps], f"steps: {', '.join(s.name for s in node.steps)}")
         raise RequestError(f"there is no step '{step}' in node '{name}'", hint, "RUN014")
+    written = next((s for s in node.steps if s.kind == "output" and s.name == step), None)
+    if written is not None and node.engine != "command":
+        step = written.attrs.get("from", step)
     store = RunStore.open(store_folder(flow_dir(flow)))
     with tempfile.TemporaryDirectory(prefix="penstock-preview-") as scratch:
         folder = Path(scratch)
@@ -280,5 +283,6 @@ def preview(request: Request, target: str, rows: int) -> tuple[Mapping[str, Any]
     if result.problems:
         raise ProblemsFound(Problem(**p) for p in result.problems)
     if result.status != "done":
-        raise PenstockError(result.error, result.hint, result.code)
+        kind = RequestError if result.code == "RUN101" else PenstockError  # RUN101: no such port
+        raise kind(result.error, result.hint, result.code)
     return result.preview or ()
