@@ -54,7 +54,12 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "baskets.npz"
-        np.savez(path, offsets=np.concatenate([[0], np.cumsum(lists.list.len().to_numpy())]), items=items, size=ITEMS)
+        np.savez(
+            path,
+            offsets=np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)]),
+            items=items,
+            size=ITEMS,
+        )
         question = {"path": str(path), "min_support": MIN_SUPPORT, "confidence": CONFIDENCE}
         answer = Path(name) / "sets.csv"
         theirs = peer.ask(**question, answer=str(answer))
