@@ -51,8 +51,11 @@ struct Cutter<F: Format> {
     current: Option<(Chunker, Option<Arc<F::Context>>)>,
 }
 
+/// A chunk with what its format learnt from the head of its file.
+type Cut<F> = (Chunk, Arc<<F as Format>::Context>);
+
 impl<F: Format> Cutter<F> {
-    fn next(&mut self) -> Result<Option<(Chunk, Arc<F::Context>)>, ReadError> {
+    fn next(&mut self) -> Result<Option<Cut<F>>, ReadError> {
         loop {
             if self.current.is_none() {
                 let Some((file, spec)) = self.files.pop_front() else {
