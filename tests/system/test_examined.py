@@ -86,3 +86,32 @@ def test_timestamps_in_json_are_iso_8601(tmp_path: Path) -> None:
     assert penstock(tmp_path, "flow", "run", "f.xml", body=body)[0] == 0
     lines = [json.loads(line)["t"] for line in (tmp_path / "o.json").read_text().splitlines()]
     assert lines == ["2026-01-02T03:04:05", "2026-01-02T03:04:05.250", None]
+
+
+def test_every_reference_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    body = """
+    <input name="a" type="csv" path="a.csv"/>
+    <output name="o" type="csv" from="a" path="${nobody}/${run.date-3x}/${env.}/${env.NOT_SET_HERE}/${open"/>
+    """
+    status, problems, _ = penstock(tmp_path, "flow", "check", "f.xml", body=body)
+    assert status == 2
+    assert [(p["line"], p["code"]) for p in problems] == [
+        (5, "FLOW020"),
+        (5, "FLOW020"),
+        (5, "FLOW021"),
+        (5, "FLOW021"),
+        (5, "FLOW026"),
+    ]
+
+
+def test_print_shows_its_rows_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("word\nfirst\nsecond\nthird\n")
+    body = """
+    <input name="a" type="csv" path="a.csv"/>
+    <output name="o" type="print" from="a" rows="2"/>
+    """
+    status, document, said = penstock(tmp_path, "flow", "run", "f.xml", body=body)
+    assert status == 0, said
+    _, logs, _ = penstock(tmp_path, "flow", "logs", document["run"])
+    assert "first" in logs[0]["text"] and "second" in logs[0]["text"] and "third" not in logs[0]["text"]

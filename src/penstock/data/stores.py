@@ -28,6 +28,7 @@ _HINTS = {
     errno.EPERM: ("permission is denied", "check who owns the path and its folder"),
     errno.ENOENT: ("it does not exist", ""),
     errno.ENOTDIR: ("a part of its path is a file, not a folder", ""),
+    errno.EEXIST: ("a part of its path is a file, not a folder", ""),  # what making a folder there says
     errno.ENAMETOOLONG: ("its name is too long for the file system", ""),
     errno.EFBIG: ("it is too big for the file system", ""),
 }
@@ -67,7 +68,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         scheme = url.partition("://")[0]
         raise DataError(
             f"no client for {scheme}:// addresses: {error}",
-            "install it, e.g. s3fs, gcsfs, adlfs or hdfs-native",
+            "install it: pip install s3fs, gcsfs, adlfs, or penstock[hdfs]",
             "DATA010",
         ) from error
     except OSError as error:
@@ -77,14 +78,28 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 def _hadoop(url: str) -> tuple[Any, str]:
-    """HDFS without a JVM, through hdfs-native's own fsspec class."""
-    from urllib.parse import urlsplit
+    """HDFS without a JVM. Raises `DataError` soon where no namenode answers."""
+    from penstock.data.hadoop import HadoopFileSystem, Unreachable
 
-    from hdfs_native.fsspec import HdfsFileSystem
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    try:
+        return HadoopFileSystem(scheme, authority), slash + path
+    except Unreachable as error:
+        raise DataError(
+            f"cannot reach {url}: {error.strerror}",
+            "is HDFS up, and is this its RPC port (often 8020 or 9000)? An address without a port is a nameservice "
+            "of the configuration in HADOOP_CONF_DIR",
+            "DATA023",
+        ) from error
 
-    parts = urlsplit(url)
-    fs = HdfsFileSystem(host=parts.hostname, port=parts.port)
-    return fs, parts.path
+
+def kind(fs: Any, path: str) -> str | None:
+    """What is there: file, directory, or None. Unlike fsspec's `isfile` it never takes a refusal for a no."""
+    try:
+        return str(fs.info(path)["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def write_manifest(fs: Any, folder: str, live: list[Live]) -> None:
@@ -111,6 +126,8 @@ def read_manifest(text: bytes | str, where: str) -> list[Live]:
 def storage_error(error: OSError, location: str, verb: str) -> DataError:
     """What the system said, as a colleague would: `cannot write out/train: the disk is full`."""
     said, hint = _HINTS.get(error.errno or 0, (error.strerror or str(error), ""))
+    if is_remote(location) and error.strerror:  # a server names the user or the quota
+        said = error.strerror
     return DataError(f"cannot {verb} {location}: {said}", hint, "DATA012")
 
 
@@ -123,3 +140,10 @@ def storing(location: str, verb: str = "write") -> Iterator[None]:
         raise
     except OSError as error:
         raise storage_error(error, location, verb) from error
+    except Exception as error:
+        # Clients of object stores have errors of their own, e.g. for credentials that are not there.
+        home = type(error).__module__.partition(".")[0]
+        if not is_remote(location) or home in ("builtins", "pyarrow", "polars"):
+            raise
+        hint = "check the address, the network and the credentials"
+        raise DataError(f"cannot {verb} {location}: {type(error).__name__}: {error}", hint, "DATA012") from error

@@ -59,6 +59,17 @@ def expand(text: str, values: Mapping[str, str]) -> tuple[str, ...]:
     return (interpolate(text, values),)
 
 
+def faults(text: str, values: Mapping[str, str], ranges: bool = False) -> list[ValueFault]:
+    """What is wrong with each `${...}` of `text`, in order. `ranges`: whether a range of dates may stand there."""
+    found = []
+    for match in _REFERENCE.finditer(text):
+        try:
+            (expand if ranges else interpolate)(match[0], values)
+        except ValueFault as fault:
+            found.append(fault)
+    return found
+
+
 class StandIn(str):
     """The value of a parameter that has a problem: of the right type, so that nothing else fails for it."""
 
@@ -87,7 +98,7 @@ def _replacement(match: re.Match[str], values: Mapping[str, str]) -> str:
     name = name.strip()
     if name.startswith("secret.") and secret_names(f"${{{name}}}"):
         return f"${{{name}}}"
-    if name.startswith("env."):
+    if name.startswith("env.") and name != "env.":
         return _environment(name[4:])
     if ".." in name:
         raise ValueFault("FLOW028", f"'{whole}' is a range, which only the path of an input can hold")

@@ -346,7 +346,7 @@ class PrintOutput(Output):
         with pl.Config(
             tbl_rows=self.rows, tbl_cols=-1, tbl_width_chars=160, fmt_str_lengths=60, tbl_hide_dataframe_shape=True
         ):
-            context.progress(f"first {shown.height} row(s) of '{self.from_}':\n{shown}")
+            print(f"first {shown.height} row(s) of '{self.from_}':\n{shown}", flush=True)  # a node's stdout is its log
         rows = [[_cell(value) for value in row] for row in shown.iter_rows()]
         context.show(
             {

@@ -18,6 +18,7 @@ from penstock.flow.checks.parameters import attributes, explain
 from penstock.flow.values import (
     ValueFault,
     expand,
+    faults,
     flow_dir,
     has_range,
     interpolate,
@@ -123,21 +124,21 @@ def _interpolate(scene: Scene, state: StepState) -> None:
     for key, text in step.attrs.items():
         if rests_on_stand_in(text, scene.values):
             state.sound = False  # told at the parameter
+        ranges = step.kind == "input" and key == "path" and has_range(text)
         try:
-            if step.kind == "input" and key == "path" and has_range(text):
-                state.attrs[key] = ",".join(expand(text, scene.values))
-            else:
-                state.attrs[key] = interpolate(text, scene.values)
-        except ValueFault as fault:
+            state.attrs[key] = ",".join(expand(text, scene.values)) if ranges else interpolate(text, scene.values)
+        except ValueFault:
             state.sound = False
-            scene.findings.value(step.line, f"{key} of {state}", fault)
+            for fault in faults(text, scene.values, ranges):
+                scene.findings.value(step.line, f"{key} of {state}", fault)
         _secrets(scene, state, key, text)
     try:
         state.text = interpolate(step.text, scene.values)
         state.type = interpolate(step.type, scene.values)
-    except ValueFault as fault:
+    except ValueFault:
         state.sound = False
-        scene.findings.value(step.line, f"text of {state}", fault)
+        for fault in (*faults(step.text, scene.values), *faults(step.type, scene.values)):
+            scene.findings.value(step.line, f"text of {state}", fault)
 
 
 def _secrets(scene: Scene, state: StepState, key: str, text: str) -> None:
