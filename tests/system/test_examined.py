@@ -115,3 +115,36 @@ def test_print_shows_its_rows_in_the_log(tmp_path: Path) -> None:
     assert status == 0, said
     _, logs, _ = penstock(tmp_path, "flow", "logs", document["run"])
     assert "first" in logs[0]["text"] and "second" in logs[0]["text"] and "third" not in logs[0]["text"]
+
+
+def test_an_output_refuses_what_only_the_worker_can_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import polars as pl\n"
+        "from penstock.operators import Process\n"
+        "class Lists(Process):\n"
+        "    def run(self, inputs, context):\n"
+        "        return inputs[self.from_].with_columns(many=pl.concat_list('a', 'a'))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    body = """
+    <input name="a" type="csv" path="a.csv"/>
+    <process name="lists" class="mine:Lists" from="a"/>
+    <output name="o" type="csv" from="lists" path="o.csv"/>
+    """
+    status, document, said = penstock(tmp_path, "flow", "run", "f.xml", body=body)
+    assert (status, document["status"]) == (1, "failed")
+    assert "f.xml:6: DATA019 output 'o': column 'many' is list<item: int64>, which csv cannot hold" in said
+    assert not (tmp_path / "o.csv").exists()
+
+
+def test_features_apply_goes_by_the_suffix(tmp_path: Path) -> None:
+    denses = '<dense name="twice" fn="formula" expr="2 * a"/><dense name="less" fn="formula" expr="a - 1"/>'
+    slot = '<slot name="key" id="1" fn="hash" from="a"/>'
+    for name, body in {"d.xml": denses, "s.xml": slot}.items():
+        (tmp_path / name).write_text(f'<features xmlns="urn:penstock:features:1" name="x">{body}</features>')
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    assert penstock(tmp_path, "features", "apply", "d.xml", "a.csv", "o.tsv")[0] == 0
+    assert (tmp_path / "o.tsv").read_text() == "twice\tless\n2.0\t0.0\n"
+    status, problems, _ = penstock(tmp_path, "features", "apply", "s.xml", "a.csv", "o.csv")
+    assert (status, [p["code"] for p in problems if p["severity"] == "error"]) == (2, ["DATA019"])

@@ -70,6 +70,8 @@ class LocalEngine:
         if graph.preview:
             rows = preview_rows(node.value(graph.preview), spec.preview.rows if spec.preview else 0, run)
             return NodeResult(status="done", preview=rows, seconds=time.monotonic() - started)
+        for step in graph.outputs:
+            node.checked(step)
         outputs = write_outputs([(s, node.value(s.references[0]), node.infos_of(s)) for s in graph.outputs], run)
         return NodeResult(
             status="done",
@@ -110,7 +112,7 @@ class _Node:
     def build(self, step: LocalStep) -> None:
         """Check the step against what really arrives, build it, and spool what later stages share."""
         context = LocalContext.of(self.run, step.name, self.infos_of(step))
-        checked = self._checked(step)
+        checked = self.checked(step)
         with user_code(step.name, step.spec.cls) if step.spec.cls else explained(f"step '{step.name}'"):
             if isinstance(step.operator, Input):
                 made: Any = step.operator.read(context)
@@ -153,7 +155,7 @@ class _Node:
         self.run.collect_all([sink], f"step '{reference}'")
         return pl.scan_parquet(file)
 
-    def _checked(self, step: LocalStep) -> Checked:
+    def checked(self, step: LocalStep) -> Checked:
         """The operator's own check with real infos. Raises `ProblemsFound` on a fault; warnings go to the log."""
         spec = self.run.spec
         context = CheckContext(
@@ -162,7 +164,7 @@ class _Node:
         with user_code(step.name, step.spec.cls) if step.spec.cls else explained(f"step '{step.name}'"):
             if isinstance(step.operator, Input):
                 checked = step.operator.check(context)
-            elif isinstance(step.operator, Process):
+            elif isinstance(step.operator, Process | Output):
                 checked = step.operator.check(self.infos_of(step), context)
         problems = [
             Problem(

@@ -66,9 +66,8 @@ def apply_file(
         features["plan"] = plan
     steps.append(StepSpec(kind="process", name="mapped", type="features", attrs=features))
     kind = _format(target, "output")
-    steps.append(
-        StepSpec(kind="output", name="out", type=kind, attrs={"from": "mapped", "path": str(Path(target).absolute())})
-    )
+    written = {"from": "mapped", "path": str(Path(target).absolute()), **_separator(target)}
+    steps.append(StepSpec(kind="output", name="out", type=kind, attrs=written))
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         spec = NodeSpec(
             run="apply", node="features", engine="local", folder=folder, flow_dir=str(Path.cwd()),
@@ -159,10 +158,12 @@ def _columns(data: str | None) -> Schema:
 
 def _input(name: str, path: str) -> StepSpec:
     kind = _format(path, "input")
-    attrs = {"path": path if "://" in path else str(Path(path).absolute())}
-    if path.endswith((".tsv", ".tsv.gz", ".tsv.zst")):
-        attrs["sep"] = "\\t"
+    attrs = {"path": path if "://" in path else str(Path(path).absolute()), **_separator(path)}
     return StepSpec(kind="input", name=name, type=kind, attrs=attrs)
+
+
+def _separator(path: str) -> dict[str, str]:
+    return {"sep": "\\t"} if path.endswith((".tsv", ".tsv.gz", ".tsv.zst")) else {}
 
 
 def _format(path: str, kind: str) -> str:
