@@ -52,10 +52,10 @@ struct Cutter<F: Format> {
 }
 
 /// A chunk with what its format learnt from the head of its file.
-type Cut<F> = (Chunk, Arc<<F as Format>::Context>);
+type Piece<F> = (Chunk, Arc<<F as Format>::Context>);
 
 impl<F: Format> Cutter<F> {
-    fn next(&mut self) -> Result<Option<Cut<F>>, ReadError> {
+    fn next(&mut self) -> Result<Option<Piece<F>>, ReadError> {
         loop {
             if self.current.is_none() {
                 let Some((file, spec)) = self.files.pop_front() else {
@@ -82,7 +82,7 @@ impl<F: Format> Cutter<F> {
     }
 }
 
-type Cut<F> = Result<(Chunk, Arc<<F as Format>::Context>), ReadError>;
+type Cut<F> = Result<Piece<F>, ReadError>;
 
 enum Work<F: Format> {
     /// One thread: everything happens in `next`.
