@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from penstock.data.remote import live_files
-from penstock.data.stores import MANIFEST, filesystem, is_remote, local_path, read_manifest, storing
+from penstock.data.stores import MANIFEST, filesystem, is_remote, kind, local_path, read_manifest, storing
 from penstock.errors import DataError, did_you_mean
 
 #: How Hive and Spark spell a null in a folder's name.
@@ -169,24 +169,48 @@ def _no_such(path: Path) -> DataError:
 def _remote_files(url: str, missing: str) -> list[File]:
     fs, path = filesystem(url)
     with storing(url, "read"):
-        if fs.isfile(path):
-            return [File(url, int(fs.size(path) or 0), partitions_of(url))]
-        if fs.isdir(path):
+        found = kind(fs, path)
+        if found == "file":
+            return [File(url, int(fs.info(path).get("size") or 0), partitions_of(url))]
+        if found == "directory":
             return _remote_folder(url, path)
         if _MAGIC.search(url):
             files: list[File] = []
             prefix = url[: len(url) - len(path)] if url.endswith(path) else url.partition("://")[0] + "://"
             for match in sorted(fs.glob(path)):
                 if is_data(match.rstrip("/").rpartition("/")[2]):
-                    files += _remote_files(prefix + match, missing)
+                    files += _remote_match(prefix + match)
             if files or missing == "skip":
                 return files
             raise DataError(f"nothing matches {url}", "* stays within a folder; ** crosses folders", "DATA003")
         if missing == "skip":
             return []
-        parent, _, name = path.rpartition("/")
-        siblings = [p.rpartition("/")[2] for p in fs.ls(parent, detail=False)] if fs.isdir(parent) else []
-    raise DataError(f"{url} does not exist", did_you_mean(name, siblings), "DATA001")
+        raise _no_such_url(fs, url, path)
+
+
+def _remote_match(url: str) -> list[File]:
+    """One match of a glob; a folder without data is no match."""
+    try:
+        return _remote_files(url, "skip")
+    except DataError as error:
+        if error.code != "DATA002":
+            raise
+        return []
+
+
+def _no_such_url(fs: Any, url: str, path: str) -> DataError:
+    """As for local paths: what is there where the path leaves the tree."""
+    there, name = path, path
+    while there.strip("/"):
+        there, _, name = there.rstrip("/").rpartition("/")
+        if kind(fs, there or "/") == "directory":
+            break
+    siblings = [p.rstrip("/").rpartition("/")[2] for p in fs.ls(there or "/", detail=False)] if there != path else []
+    siblings = sorted(sibling for sibling in siblings if is_data(sibling))
+    place = f"{url.removesuffix(path)}{there or '/'}"
+    shown = ", ".join(siblings[:5]) + (", ..." if len(siblings) > 5 else "")
+    otherwise = f"{place} holds {shown}" if siblings else f"{place} is empty"
+    return DataError(f"{url} does not exist", did_you_mean(name, siblings, otherwise), "DATA001")
 
 
 def _remote_folder(url: str, path: str) -> list[File]:
@@ -199,7 +223,7 @@ def _remote_folder(url: str, path: str) -> list[File]:
         root = path.strip("/")
         found = []
         for file, detail in fs.find(path, detail=True).items():
-            below = file.strip("/")[len(root) + 1 :]
+            below = file.strip("/")[len(root) + 1 :] if root else file.strip("/")
             if all(is_data(part) for part in below.split("/")):
                 found.append((f"{base}/{below}", int(detail.get("size") or 0)))
     if not found:

@@ -68,8 +68,10 @@ class Target:
         if self._staging is not None:
             return self._staging
         if self.remote:
-            if self.mode == "error" and remote.exists(self.url):
-                raise _taken(self.url)
+            with storing(self.url):
+                if self.mode == "error" and remote.exists(self.url):
+                    raise _taken(self.url)
+                remote.refuse_wrong_kind(self.url, self.folder)
             base = Path(tempfile.mkdtemp(prefix="penstock-upload-"))
             self._staging = base / "files" if self.folder else base / self.url.rsplit("/", 1)[1]
             if self.folder:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import penstock
+from penstock.data import remote
 from penstock.data.stores import is_remote, local_path
 from penstock.data.targets import content_hash
 from penstock.flow.plan import Plan, PlannedNode
@@ -152,15 +153,10 @@ def stat_of(location: str) -> str:
 
 
 def _remote_stat(url: str) -> str:
-    import fsspec
-
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        info = filesystem.info(path)
+        return remote.stat_of(url)
     except Exception:  # any client's own error: we cannot say, so the node runs
         return ""
-    marks = [str(info[k]) for k in ("ETag", "etag", "mtime", "LastModified", "last_modified", "created") if k in info]
-    return f"{info.get('size')}:{':'.join(marks)}" if marks else ""
 
 
 def stands(output: StoredOutput) -> bool:
