@@ -145,7 +145,7 @@ def _keys(by: str) -> tuple[list[tuple[str, bool, bool]], list[Fault]]:
         else:
             falling, first = (match[1] or "").lower() == "desc", (match[2] or "").lower() == "first"
             keys.append((name, falling, first))
-    return keys, faults
+    return keys, faults if read else [Fault("OPER104", "by: it names no column", hint)]
 
 
 class Limit(Process):
@@ -154,7 +154,8 @@ class Limit(Process):
     type: ClassVar[str] = "limit"
     example: ClassVar[str] = '<process name="first" type="limit" from="ranked" rows="100"/>'
 
-    rows: NonNegativeInt = Field(description="how many rows to keep")
+    # Polars counts rows in 32 bits.
+    rows: NonNegativeInt = Field(lt=2**32, description="how many rows to keep")
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
         return Checked({"": inputs[self.from_]})
@@ -189,9 +190,20 @@ class Aggregate(Process):
         if faults:
             return Checked({"": Schema.unknown()}, tuple(faults))
         columns, found = check_columns(self.columns, schema, by=self.by)
+        if not any(fault.severity == "error" for fault in found):
+            found = (*found, *self._taken())
         listed = {column.name for column in columns}
         keys = [schema.get(name) or Column(name) for name in self.by if name not in listed]
         return Checked({"": Schema((*keys, *columns))}, tuple(found))
+
+    def _taken(self) -> list[Fault]:
+        """OPER103 for an aggregate that has a key's name; the key itself may stand among the columns."""
+        from penstock.operators import expressions
+
+        named = (entry for entry in expressions.parse_columns(self.columns) if entry.name in self.by)
+        keys = [expressions.Column(name) for name in self.by]  # where it stands does not count
+        taken = [entry.name for entry in named if entry.expr not in keys]
+        return [Fault("OPER103", f"columns: '{n}' is a column of `by` already", "give it another name") for n in taken]
 
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
         from penstock.operators.aggregation import aggregated

@@ -93,3 +93,11 @@ def test_aggregates_equal_a_loop_over_the_rows(tmp_path_factory: Any, rows: list
         mean = sum(values) / len(values) if values else None
         expected.append((key, sum(k == key for k, _ in rows), len(values), total, min(values, default=None), mean))
     assert made.rows() == expected
+
+
+def test_an_aggregate_does_not_take_the_name_of_a_key(apply: Apply) -> None:
+    assert faults(aggregate("count(*) as k, max(i) as i", "i k"), a=FRAME) == [
+        "OPER103 columns: 'k' is a column of `by` already",
+        "OPER103 columns: 'i' is a column of `by` already",
+    ]
+    assert apply(aggregate("count(*) as n, k", "k"), a=FRAME).frame.columns == ["n", "k"]

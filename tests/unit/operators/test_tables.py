@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from penstock.data.schema import Column, Schema
 from penstock.operators.tables import Limit, Sort, Union
@@ -119,3 +120,12 @@ def test_sort_is_stable(tmp_path_factory: Any, rows: list[Any], falling: bool, s
         return compared(rows[a][0], rows[b][0], falling) or compared(rows[a][1], rows[b][1], second)
 
     assert made["i"].to_list() == sorted(range(len(rows)), key=cmp_to_key(order))
+
+
+def test_a_sort_names_a_column() -> None:
+    assert faults(sort(""), a=pl.DataFrame({"x": [1]})) == ["OPER104 by: it names no column"]
+
+
+def test_a_limit_is_a_number_that_polars_can_count_to() -> None:
+    with pytest.raises(ValidationError, match="less than 4294967296"):
+        Limit.model_validate({"from": "a", "rows": "99999999999"})
