@@ -109,6 +109,5 @@ def _oracle_auc(scores: Path, truth: Path) -> float:
 def _has_header(path: Path) -> bool:
     if not path.is_file():
         raise RequestError(f"there is no file {path}", "pass a TSV file in Criteo's display-ads format")
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        return file.readline(100).split("\t")[0].strip() == "label"
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return file.readline(100).split(b"\t")[0].strip() == b"label"

@@ -200,7 +200,7 @@ _ALL: tuple[Function, ...] = (
         "formula", ("dense", "define"), (0, 0), NUMERIC, "never", _one_number,
         "Arithmetic over columns and earlier defines and denses.",
         '<dense name="logprice" fn="formula" expr="log10(price + 1)"/>',
-        (Parameter("expr", p.text, "an expression", "arithmetic, as the reference page describes it", required=True, code="FEAT021"),),
+        (Parameter("expr", p.text, "an expression", "arithmetic over names", required=True, code="FEAT021"),),
     ),
     Function(
         "overlap", ("dense", "define"), (2, 2), HASHABLE, "whole", _one_number,

@@ -35,8 +35,8 @@ A feature file (`urn:penstock:features:1`) says how raw columns become features:
 
 A name in `from`, `expr` or `weight` means the define, slot or dense above it, else the raw column; names that are no
 identifiers stand in double quotes. A key is `slot id << 52 | value`. Null, missing and NaN give no key; a dense gives
-its `default` for them and for what is infinite or too large for f32. Check a file with `penstock features check FILE`, see
-what a row becomes with `penstock features explain FILE --row JSON`.
+its `default` for them and for what is infinite or too large for f32. Check a file with `penstock features check FILE`,
+see what a row becomes with `penstock features explain FILE --row JSON`.
 
 ## Elements
 
@@ -100,15 +100,15 @@ _CLOSING = """
 `fit="true"` on normalize, `bounds="quantile:20"` and `dict="fit:min_count=5"` learn from the rows of `fit_from` when
 the step runs, and from nothing else. The mean and the standard deviation (of the population) leave out null, NaN and
 infinite values; a column that never varies gets the deviation 1. Quantile bound i of N is element ceil(i x n / N) of
-the n sorted values, each bound once. A learnt dictionary is ordered by count, then by bytes. The result is the same however
-the rows arrive, and travels in the plan: applying a fitted plan elsewhere (`plan=`) learns nothing.
+the n sorted values, each bound once. A learnt dictionary is ordered by count, then by bytes. The result is the same
+however the rows arrive, and travels in the plan: applying a fitted plan elsewhere (`plan=`) learns nothing.
 
 ## Your own functions
 
 `fn="package.module:function"` names a Python function that numba compiles: of 1 to 4 floats (NaN is null) giving a
 float, or of 1 to 4 u64 keys giving a u64, which is what `int` annotations or `takes="u64"` say. In a slot, a float
-result must be an index. The plan holds the name and the SHA-256 of the source, never the source; where the import differs,
-loading the plan fails and names the function.
+result must be an index. The plan holds the name and the SHA-256 of the source, never the source; where the import
+differs, loading the plan fails and names the function.
 """
 
 

@@ -95,7 +95,13 @@ def choose(schema: Schema, wanted: Wanted) -> tuple[Layout, list[Fault]]:
             continue
         else:
             hint = "map it to slots or numbers in a features step first"
-            faults.append(Fault("TRAIN008", f"column '{column.name}' is {column.type}, which '{wanted.label}' cannot be learnt from as it is", hint))
+            faults.append(
+                Fault(
+                    "TRAIN008",
+                    f"column '{column.name}' is {column.type}, which '{wanted.label}' cannot be learnt from as it is",
+                    hint,
+                )
+            )
     if wanted.keys:
         slots.append((wanted.keys, wanted.weights))
         faults += _key_faults(schema, wanted)

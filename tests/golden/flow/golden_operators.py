@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from penstock.operators import CheckContext, Checked, Process
 from penstock.data.schema import Info
+from penstock.operators import CheckContext, Checked, Process
 
 
 class Broken(Process):

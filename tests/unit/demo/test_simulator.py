@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from penstock.demo.simulator import Logs, simulate
 from sklearn.feature_extraction import FeatureHasher
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+
+from penstock.demo.simulator import Logs, simulate
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,11 @@ def test_an_unquoted_empty_field_is_null_and_quotes_make_the_empty_string(tmp_pa
 
 
 def test_inference(tmp_path: Path) -> None:
-    text = 'i,f,b,d,t,zip,big,q,mix,none\n1,1,true,2026-01-02,2026-01-02T03:04:05Z,007,9999999999999999999,"1",1,\n-2,2.5,FALSE,,2026-01-02,1,1,2,x,\n'
+    text = (
+        "i,f,b,d,t,zip,big,q,mix,none\n"
+        '1,1,true,2026-01-02,2026-01-02T03:04:05Z,007,9999999999999999999,"1",1,\n'
+        "-2,2.5,FALSE,,2026-01-02,1,1,2,x,\n"
+    )
     found = csv(tmp_path, text)
     expected = [pl.Int64, pl.Float64, pl.Boolean, pl.Date, pl.Datetime("us")] + [pl.String] * 5
     assert found.dtypes == expected
