@@ -60,7 +60,6 @@ docs: setup  ## write the generated pages and schemas anew
 	$(BIN)/python scripts/reference.py
 	$(BIN)/python -m penstock.features.reference
 	$(BIN)/python -m penstock.operators.expressions.reference docs/reference/expressions.md
-	$(BIN)/python -m penstock.engines.schema
 
 clean:  ## remove what was built (not the runs)
 	rm -rf .venv .make target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,12 +1,13 @@
 """Write what is made from the operators' own schemas: `python scripts/reference.py` (a test says when it is due).
 
-schemas/flow.json and schemas/flow.xsd for canvases and editors, docs/reference/operators.md for people.
+schemas/flow.json and schemas/flow.xsd for canvases and editors, schemas/worker.json for launchers, docs/reference/operators.md for people.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from penstock.engines import schema as worker_schema
 from penstock.flow.schema_files import json_schema, xsd_schema
 from penstock.operators.describe import Attribute, Description, descriptions
 
@@ -19,6 +20,7 @@ def generated() -> dict[str, str]:
     return {
         "schemas/flow.json": json_schema(),
         "schemas/flow.xsd": xsd_schema(),
+        "schemas/worker.json": worker_schema.text(),
         "docs/reference/operators.md": operators_page(),
     }
 
