@@ -20,7 +20,7 @@ from penstock.flow.checks.edges import (
 from penstock.flow.checks.findings import Findings, NodeState, Scene
 from penstock.flow.checks.names import check_names
 from penstock.flow.checks.nodes import check_node
-from penstock.flow.checks.outputs import check_targets, promise
+from penstock.flow.checks.outputs import check_replaced, check_targets, promise
 from penstock.flow.checks.schemas import check_schemas
 from penstock.flow.checks.steps import check_step
 from penstock.flow.model import Flow
@@ -75,6 +75,7 @@ def check(
         check_unused(scene, node)
     check_node_cycles(scene)
     check_targets(scene)
+    check_replaced(scene)
     check_schemas(scene, promise(scene))
     infos = {}
     for name in scene.order:
