@@ -1,6 +1,7 @@
 """Write what is made from the operators' own schemas: `python scripts/reference.py` (a test says when it is due).
 
-schemas/flow.json and schemas/flow.xsd for canvases and editors, schemas/worker.json for launchers, docs/reference/operators.md for people.
+schemas/flow.json and schemas/flow.xsd for canvases and editors, schemas/worker.json for launchers,
+docs/reference/operators.md for people.
 """
 
 from __future__ import annotations
