@@ -163,7 +163,7 @@ class Target:
     def _refuse_wrong_kind(self) -> None:
         if self.mode == "error" and self.final.exists():
             raise _taken(self.url)
-        if self.folder and self.final.is_file():
+        if self.folder and self.final.exists() and not self.final.is_dir():
             raise DataError(
                 f"{self.url} is a file, and this output writes a folder there",
                 "remove it first, or give the path the format's suffix to write one file",
