@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from penstock.data.remote import live_files
+from penstock.data.remote import live_files, mark_of
 from penstock.data.stores import MANIFEST, filesystem, is_remote, kind, local_path, read_manifest, storing
 from penstock.errors import DataError, did_you_mean
 
@@ -28,11 +28,15 @@ _PARTITION = re.compile(r"([^=/]+)=([^/]*)")
 
 @dataclass(frozen=True)
 class File:
-    """One file to read. `partitions`: (column, text or None), from its `name=value` folders, outermost first."""
+    """One file to read. `partitions`: (column, text or None), from its `name=value` folders, outermost first.
+
+    `mark`: what a remote file's store says of its version, so that what is remembered of one is not taken for the next.
+    """
 
     url: str
     size_bytes: int
     partitions: tuple[tuple[str, str | None], ...] = ()
+    mark: str = ""
 
     @property
     def remote(self) -> bool:
@@ -169,9 +173,11 @@ def _no_such(path: Path) -> DataError:
 def _remote_files(url: str, missing: str) -> list[File]:
     fs, path = filesystem(url)
     with storing(url, "read"):
+        fs.invalidate_cache()
         found = kind(fs, path)
         if found == "file":
-            return [File(url, int(fs.info(path).get("size") or 0), partitions_of(url))]
+            info = fs.info(path)
+            return [File(url, int(info.get("size") or 0), partitions_of(url), mark_of(info))]
         if found == "directory":
             return _remote_folder(url, path)
         if _MAGIC.search(url):
@@ -218,19 +224,19 @@ def _remote_folder(url: str, path: str) -> list[File]:
     live = live_files(fs, path)
     base = url.rstrip("/")
     if live is not None:
-        found = [(f"{base}/{file.path}", file.size_bytes) for file in live]
+        found = [(f"{base}/{file.path}", file.size_bytes, "") for file in live]
     else:
         root = path.strip("/")
         found = []
         for file, detail in fs.find(path, detail=True).items():
             below = file.strip("/")[len(root) + 1 :] if root else file.strip("/")
             if all(is_data(part) for part in below.split("/")):
-                found.append((f"{base}/{below}", int(detail.get("size") or 0)))
+                found.append((f"{base}/{below}", int(detail.get("size") or 0), mark_of(detail)))
     if not found:
         raise DataError(
             f"{url} is a folder without data files", "hidden files and names that start with _ are not data", "DATA002"
         )
-    return [File(one, size, partitions_of(one)) for one, size in sorted(found)]
+    return [File(one, size, partitions_of(one), mark) for one, size, mark in sorted(found)]
 
 
 def matching(pattern: str, names: Sequence[str]) -> list[str]:

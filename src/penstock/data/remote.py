@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from penstock.data.stores import MANIFEST, MANIFEST_VERSION, Live, filesystem, kind, read_manifest, write_manifest
+from penstock.data.upload_rooms import one_listing_at_a_time
 from penstock.errors import DataError
 
 #: Filesystems where an upload appears only when it is complete.
 _ATOMIC_PUT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
 
 
-_UPLOADS = 8
+_UPLOADS = 16
 #: Where filesystems keep what changes with a file.
 _MARKS = ("ETag", "etag", "generation", "mtime", "modification_time", "LastModified", "last_modified", "created")
 
@@ -79,10 +80,11 @@ def append(url: str, files: list[tuple[Path, str]]) -> None:
     fs, folder = filesystem(url)
     _put_all(fs, [(file, f"{folder}/{name}") for file, name in files])
     added = [Live(name, name, file.stat().st_size) for file, name in files]
-    listed = live_files(fs, folder)
-    if listed is not None:
-        new = {live.path for live in added}
-        _swap_manifest(fs, folder, [live for live in listed if live.path not in new] + added)
+    with one_listing_at_a_time():
+        listed = live_files(fs, folder)
+        if listed is not None:
+            new = {live.path for live in added}
+            _swap_manifest(fs, folder, [live for live in listed if live.path not in new] + added)
 
 
 def live_files(fs: Any, folder: str) -> list[Live] | None:
@@ -121,17 +123,23 @@ def content_hash(url: str) -> str:
 def stat_of(url: str) -> str:
     """A quick fingerprint from sizes and what the store says of changes; "" where there is none."""
     fs, path = filesystem(url)
+    fs.invalidate_cache()
     if kind(fs, path) is None:
         return ""
     files = sorted(_content(fs, path))
     whole = hashlib.sha256()
     for name, file in files:
         info = fs.info(file)
-        marks = [str(info[mark]) for mark in _MARKS if info.get(mark)]
-        if not marks:
+        mark = mark_of(info)
+        if not mark:
             return ""
-        whole.update("\0".join((name, file, str(info.get("size")), *marks, "\n")).encode())
+        whole.update("\0".join((name, file, str(info.get("size")), mark, "\n")).encode())
     return f"{len(files)} files:{whole.hexdigest()}"
+
+
+def mark_of(info: dict[str, Any]) -> str:
+    """What changes with a file, as its filesystem says it; "" where it says nothing."""
+    return "\0".join(str(info[mark]) for mark in _MARKS if info.get(mark))
 
 
 def _content(fs: Any, path: str) -> list[tuple[str, str]]:

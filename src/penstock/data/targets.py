@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Literal
 
 from penstock.data import remote
 from penstock.data.stores import MANIFEST, Live, is_remote, local_path, read_manifest, storing
+from penstock.data.upload_rooms import UploadRoom
 from penstock.errors import DataError
 
 Mode = Literal["replace", "error", "append"]
@@ -53,6 +53,7 @@ class Target:
         self.remote = is_remote(url)
         self._lock: int | None = None
         self._staging: Path | None = None
+        self._room: UploadRoom | None = None
         if mode == "append" and not folder:
             raise DataError(
                 f'mode="append" adds a file to a folder, but {url} is a single file',
@@ -72,8 +73,8 @@ class Target:
                 if self.mode == "error" and remote.exists(self.url):
                     raise _taken(self.url)
                 remote.refuse_wrong_kind(self.url, self.folder)
-            base = Path(tempfile.mkdtemp(prefix="penstock-upload-"))
-            self._staging = base / "files" if self.folder else base / self.url.rsplit("/", 1)[1]
+            self._room = UploadRoom()
+            self._staging = self._room.path / ("files" if self.folder else self.url.rsplit("/", 1)[1])
             if self.folder:
                 self._staging.mkdir()
             return self._staging
@@ -93,9 +94,9 @@ class Target:
     def commit(self) -> Written:
         """Make what was written durable and put it in place. On an error the old content stands."""
         staging = self.staging()
-        if self.remote:
-            return self._upload(staging)
         try:
+            if self.remote:
+                return self._upload(staging)
             with storing(self.url):
                 if self.mode == "error" and self.final.exists():
                     raise _taken(self.url)
@@ -115,8 +116,9 @@ class Target:
     def abort(self) -> None:
         """Forget what was written; never raises."""
         if self._staging is not None:
-            with contextlib.suppress(OSError):  # the next target of this place removes it
-                _remove(self._staging.parent if self.remote else self._staging)
+            if not self.remote:
+                with contextlib.suppress(OSError):  # the next target of this place removes it
+                    _remove(self._staging)
             self._staging = None
         self._release()
 
@@ -153,6 +155,8 @@ class Target:
             os.close(handle)  # its last holder removed the file between our open and our lock
 
     def _release(self) -> None:
+        if self._room is not None:
+            self._room.leave()
         if self._lock is not None:
             self._lock_path().unlink(missing_ok=True)
             os.close(self._lock)
@@ -231,9 +235,7 @@ class Target:
                 remote.append(self.url, named_for_append(staging, self.stem))
             else:
                 remote.replace(self.url, staging, f"{self.stem}-{uuid.uuid4().hex[:8]}")
-            written = Written(self.url, *_weigh(_listing(staging)))
-            _remove(staging.parent)
-            return written
+            return Written(self.url, *_weigh(_listing(staging)))
 
 
 def named_for_append(staging: Path, stem: str) -> list[tuple[Path, str]]:

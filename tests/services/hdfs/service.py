@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -37,16 +38,15 @@ def installed() -> Path:
             raise NotInstalled(f"HDFS needs {program}, which is not installed")
     recipe = b"".join((HERE / name).read_bytes() for name in ("pom.xml", "MiniHdfs.java"))
     folder = INSTALLED / hashlib.sha256(recipe).hexdigest()[:12]
-    if not folder.exists():
-        aside = INSTALLED / f".{folder.name}-{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            _fill(aside)
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-        finally:
+    INSTALLED.mkdir(parents=True, exist_ok=True)
+    with (INSTALLED / ".lock").open("w") as lock:  # several test processes may come at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            aside = INSTALLED / f".{folder.name}"
             shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            _fill(aside)
+            aside.rename(folder)
     return folder
 
 
