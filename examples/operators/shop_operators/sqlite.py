@@ -76,7 +76,9 @@ class SqliteInput(Input):
         ) -> Iterator[pl.DataFrame]:
             names = columns if columns is not None else list(schema)
             listed = ", ".join(quoted(name) for name in names) or "1"
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+            # Polars may ask for each batch from another of its threads; one at a time, so SQLite does not mind.
+            source = f"file:{self.path}?mode=ro"
+            with closing(sqlite3.connect(source, uri=True, check_same_thread=False)) as db:
                 limit = -1 if rows is None else rows
                 cursor = db.execute(f"select {listed} from {quoted(self.table)} order by rowid limit {limit}")
                 while found := cursor.fetchmany(batch_size or _BATCH_ROWS):
