@@ -39,7 +39,7 @@ demo: setup  ## the main job on simulated click logs: raw logs -> samples -> fea
 
 test: setup  ## every test (real data where ../shared is present)
 	cargo test --release --quiet --workspace
-	$(BIN)/pytest -q -n 2 --dist worksteal
+	$(BIN)/pytest -q -n 2 --dist worksteal --durations=25
 
 check: setup  ## format, lint, types, layers, Rust lint
 	$(BIN)/ruff format --check .

@@ -101,6 +101,7 @@ def text_reader(
 def libsvm_reader(
     files: Sequence[_File], base: int, on_error: str, threads: int
 ) -> Iterator[tuple[int, pa.RecordBatch, list[tuple[int, str, str, str]]]]: ...
+
 @final
 class LibsvmWriter:
     """Turns batches of label f32, keys list<i64>, weights list<f32>, qid i64 into libsvm text."""

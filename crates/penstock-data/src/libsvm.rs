@@ -394,7 +394,8 @@ impl LibsvmWriter {
     /// else the shortest.
     fn real(&mut self, value: f32, out: &mut Vec<u8>) {
         let size = value.abs();
-        if size < 1e5 && (value != 0.0 || value.is_sign_positive()) {
+        // Below 1,000 four decimals are within f32's precision, so rounding to them finds the text that was read.
+        if size < 1e3 && (value != 0.0 || value.is_sign_positive()) {
             let scaled = (f64::from(size) * 1e4 + 0.5) as u32;
             if (f64::from(scaled) / 1e4) as f32 == size {
                 if value < 0.0 {

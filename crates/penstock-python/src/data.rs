@@ -138,6 +138,9 @@ fn to_py(error: ReadError) -> PyErr {
 
 type Batches = Box<dyn Iterator<Item = Result<Parsed, ReadError>> + Send>;
 
+/// The file's index, its rows, and the rows left out.
+type Given = (usize, PyArrowType<RecordBatch>, Vec<Rejected>);
+
 /// Iterates over (file index, batch, rejected rows), in the files' order.
 #[pyclass(frozen)]
 struct BatchReader(Mutex<Batches>);
@@ -148,10 +151,7 @@ impl BatchReader {
         slf
     }
 
-    fn __next__(
-        &self,
-        py: Python<'_>,
-    ) -> PyResult<Option<(usize, PyArrowType<RecordBatch>, Vec<Rejected>)>> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Given>> {
         let next = py.detach(|| {
             self.0
                 .lock()

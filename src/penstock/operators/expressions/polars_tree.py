@@ -94,7 +94,11 @@ def _minus(args: list[pl.Expr], kind: Any) -> pl.Expr:
 
 
 def _divide(args: list[pl.Expr], kind: Any) -> pl.Expr:
-    return pl.when(args[1] != 0.0).then(args[0] / args[1])
+    a, b = args
+    # Polars divides a column by a single value by multiplying with its reciprocal, which is an ulp off (10 / 3); a
+    # divisor that is a column of its own is divided by, as IEEE 754 says.
+    column = b + a.is_null().cast(pl.Float64) * 0.0
+    return pl.when(b != 0.0).then(a / column)
 
 
 def whole_division(args: list[pl.Expr], kind: Any = None) -> pl.Expr:
