@@ -121,6 +121,9 @@ def _execute(spec: NodeSpec, environment: Mapping[str, str]) -> None:
     def die_with_us() -> None:
         libc.prctl(1, int(signal.SIGKILL), 0, 0, 0)
 
+    program: subprocess.Popen[bytes] | None = None
+    readers: list[threading.Thread] = []
+    words: deque[str] = deque(maxlen=LAST_LINES)
     try:
         program = subprocess.Popen(
             arguments,
@@ -131,19 +134,15 @@ def _execute(spec: NodeSpec, environment: Mapping[str, str]) -> None:
             stderr=subprocess.PIPE,
             preexec_fn=die_with_us,
         )
+        for stream, keep in ((program.stdout, None), (program.stderr, words)):
+            readers.append(threading.Thread(target=_forward, args=(stream, keep), daemon=True))
+            readers[-1].start()
+        status = program.wait()
     except OSError as error:
         raise _cannot_start(spec, arguments[0], where, error) from None
-    words: deque[str] = deque(maxlen=LAST_LINES)
-    readers = [
-        threading.Thread(target=_forward, args=(stream, keep), daemon=True)
-        for stream, keep in ((program.stdout, None), (program.stderr, words))
-    ]
-    for reader in readers:
-        reader.start()
-    try:
-        status = program.wait()
     finally:
-        if program.poll() is None:
+        # A stop may come while Popen is still returning: the group ends whether or not we hold the program yet.
+        if program is not None and program.poll() is None:
             program.kill()
         _end_group()
         for reader in readers:
