@@ -47,7 +47,8 @@ def mine(
     itemsets = pl.DataFrame({"items": _lists(sets, names), "count": pl.Series(pl.from_arrow(sets[2]))})
     itemsets = itemsets.select(
         "items",
-        (pl.col("count") / max(total, 1)).alias("support"),
+        # numpy divides; Polars would multiply by the reciprocal of a constant, which can be an ulp off.
+        pl.Series("support", itemsets["count"].to_numpy() / max(total, 1), dtype=pl.Float64),
         pl.col("count").cast(pl.Int64),
         pl.col("items").list.len().cast(pl.Int64).alias("length"),
     ).sort(["support", "length", "items"], descending=[True, False, False])
@@ -60,7 +61,7 @@ def _rules(found: Any, names: pl.Series, total: int) -> pl.DataFrame:
         {
             "antecedent": _lists(antecedents, names),
             "consequent": _lists(consequents, names),
-            "support": pl.Series(pl.from_arrow(antecedents[2])) / max(total, 1),
+            "support": pl.Series(pl.from_arrow(antecedents[2])).to_numpy() / max(total, 1),
             "confidence": pl.Series(pl.from_arrow(confidence)),
             "lift": pl.Series(pl.from_arrow(lift)),
         }
