@@ -19,7 +19,7 @@ pub enum Value<'a> {
     Date(i32),
     /// Microseconds since the epoch.
     Time(i64),
-    /// Elements of one kind, nulls among them; integers beside floats count as floats.
+    /// Elements of one kind, nulls among them; integers beside floats, or no one type could hold, count as floats.
     List(&'a [Value<'a>]),
 }
 
@@ -144,6 +144,10 @@ fn load<'a>(value: &Value<'a>, out: &mut Block<'a>) -> Result<(), String> {
         push(value, out);
         return Ok(());
     };
+    // A value knows its own kind, an Arrow list has one for all: 3 beside 2^63 is of the unsigned kind.
+    let negative = elements
+        .iter()
+        .any(|element| matches!(element, Value::Int(v) if *v < 0));
     let kind =
         elements
             .iter()
@@ -152,6 +156,7 @@ fn load<'a>(value: &Value<'a>, out: &mut Block<'a>) -> Result<(), String> {
                 (Kind::Null, Kind::Null) => Err("lists of lists cannot be mapped".to_string()),
                 (Kind::Null, first) => Ok(first),
                 (kind, same) if kind == same => Ok(kind),
+                (Kind::Int, Kind::UInt) | (Kind::UInt, Kind::Int) if !negative => Ok(Kind::UInt),
                 (Kind::Int | Kind::UInt | Kind::Float, Kind::Int | Kind::UInt | Kind::Float) => {
                     Ok(Kind::Float)
                 }
@@ -159,15 +164,12 @@ fn load<'a>(value: &Value<'a>, out: &mut Block<'a>) -> Result<(), String> {
             })?;
     out.reset(kind, true);
     for element in *elements {
-        let number = Value::Float(element.number());
-        push(
-            if kind == Kind::Float {
-                &number
-            } else {
-                element
-            },
-            out,
-        );
+        let alike = match (kind, *element) {
+            (Kind::Float, element) => Value::Float(element.number()),
+            (Kind::UInt, Value::Int(v)) => Value::UInt(v.cast_unsigned()),
+            (_, element) => element,
+        };
+        push(&alike, out);
     }
     out.ends.push(elements.len());
     out.rows.push(true);

@@ -50,7 +50,7 @@ def check_command(file: Path, data: str | None, settings: tuple[str, ...], as_js
 @click.argument("target", metavar="OUT")
 @click.option("--keep", default="", metavar="COLUMNS", help="Raw columns to carry along.")
 @click.option("--form", type=click.Choice(["slots", "flat"]), default="slots", show_default=True)
-@click.option("--fit-from", default="", metavar="DATA", help="The rows that fitted functions learn from.")
+@click.option("--fit-from", default="", metavar="DATA", help="The rows that fitted functions learn from; default: IN.")
 @click.option("--plan", default="", metavar="BUNDLE", help="Apply the fitted plan of a bundle; FILE is then only read.")
 @_SETTINGS
 @_JSON

@@ -16,6 +16,7 @@ from penstock.engines.spec import NodeSpec, StepSpec
 from penstock.errors import Problem, ProblemsFound, RequestError
 from penstock.features import plans
 from penstock.features.check import CheckedFile, check
+from penstock.features.names import split
 from penstock.features.parse import read
 from penstock.features.plan import Plan
 from penstock.features.resolve import resolve
@@ -55,8 +56,10 @@ def apply_file(
     checked = _checked(file, Schema.unknown(), values or {})
     if isinstance(checked, list) or checked.failed:
         raise ProblemsFound(map(_problem, checked if isinstance(checked, list) else checked.faults))
+    events = events or _Silent()
     if checked.fitted and not (fit_from or plan):
-        raise _needs_rows(checked, "--fit-from DATA names the rows to learn from, --plan BUNDLE what was learnt")
+        learns = ", ".join(item.item.name for item in checked.fitted)
+        events.log(f"{learns}: learnt from {source} itself; --fit-from and --plan name other rows or a bundle's plan")
     features = {"from": "rows", "map": str(file.absolute()), "keep": keep, "form": form}
     steps = [_input("rows", source)]
     if checked.fitted and fit_from:
@@ -66,18 +69,17 @@ def apply_file(
         features["plan"] = plan
     steps.append(StepSpec(kind="process", name="mapped", type="features", attrs=features))
     kind = _format(target, "output")
-    written = {"from": "mapped", "path": str(Path(target).absolute()), **_separator(target)}
+    written = {"from": "mapped", "path": str(Path(target).absolute()), **_separator(target), **_label(kind, keep)}
     steps.append(StepSpec(kind="output", name="out", type=kind, attrs=written))
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         spec = NodeSpec(
-            run="apply", node="features", engine="local", folder=folder, flow_dir=str(Path.cwd()),
+            run="apply", node="features", engine="local", folder=folder, flow_dir=str(Path.cwd()), flow_file=target,
             steps=tuple(steps), values=_values(values or {}),
         )  # fmt: skip
         try:
-            result = LocalEngine().run(spec, events or _Silent())
+            result = LocalEngine().run(spec, events)
         except ProblemsFound as found:
-            # What is at fault without a file of its own is the data: there is no flow file here.
-            raise ProblemsFound(replace(p, file=p.file or source) for p in found.problems) from None
+            raise ProblemsFound(_placed(p, source, target, kind) for p in found.problems) from None
     rows = result.outputs["out"].rows
     return {
         "rows": rows if rows is not None else result.rows.get("mapped", 0),
@@ -108,7 +110,7 @@ def explain(plan: Plan, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         source["column"] for item in plan.items if item["fn"] == "bucketize_time" for source in item["from"]
         if "column" in source
     }  # fmt: skip
-    given = {name: _moment(value) if name in moments else value for name, value in row.items()}
+    given = {name: _moments(value) if name in moments else value for name, value in row.items()}
     keys = [
         {"slot": name, "id": plan.slots[name], "key": str(key), "text": text, "weight": weight}
         for name, key, text, weight in plan.explain_row(given)
@@ -156,6 +158,26 @@ def _columns(data: str | None) -> Schema:
     return found if isinstance(found, Schema) else Schema.unknown()
 
 
+def _label(kind: str, keep: str) -> dict[str, str]:
+    """Libsvm has one label: the column `label`, else the one that is kept."""
+    try:
+        kept = split(keep)
+    except ValueError:
+        return {}
+    return {"label": kept[0]} if kind == "libsvm" and len(kept) == 1 else {}
+
+
+def _placed(problem: Problem, source: str, target: str, kind: str) -> Problem:
+    """There is no flow file here: what is at fault without a file of its own is the data that came or goes."""
+    if problem.file != target:
+        return problem
+    if not problem.message.startswith("output "):
+        return replace(problem, file=source)
+    if problem.code == "DATA022" and kind == "libsvm":
+        return replace(problem, hint="carry the label along: --keep label, or --keep the one column that is it")
+    return problem
+
+
 def _input(name: str, path: str) -> StepSpec:
     kind = _format(path, "input")
     attrs = {"path": path if "://" in path else str(Path(path).absolute()), **_separator(path)}
@@ -190,8 +212,12 @@ def _needs_rows(checked: CheckedFile, hint: str) -> ProblemsFound:
     )
 
 
+def _moments(value: Any) -> Any:
+    """Dates and times as JSON writes them, alone or in a list."""
+    return [_moment(element) for element in value] if isinstance(value, list) else _moment(value)
+
+
 def _moment(value: Any) -> Any:
-    """A date or time as JSON writes it."""
     if not isinstance(value, str):
         return value
     try:

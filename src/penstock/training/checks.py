@@ -12,6 +12,7 @@ from penstock.data.schema import Column, Info, ModelInfo, Schema
 from penstock.errors import PenstockError, did_you_mean
 from penstock.operators.base import CheckContext, Checked, Fault, RunContext
 from penstock.operators.column_checks import listed
+from penstock.training.faults import LearnerMissing, need_trees
 from penstock.training.inputs import Layout, is_list, is_number
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ def trees_only(layout: Layout, columns: tuple[str, ...], keys: bool) -> Layout:
     """Trees take slots only where nothing else is there, or where they are named."""
     has_numbers = layout.numeric or layout.vectors or layout.categorical
     return layout if keys or columns or not has_numbers else replace(layout, slots=())
+
+
+def trees_missing() -> list[Fault]:
+    """TRAIN019 where trees cannot be grown: said before a node starts."""
+    try:
+        need_trees()
+    except LearnerMissing as error:
+        return [Fault(error.code, error.message, error.hint)]
+    return []
 
 
 def valid_columns(valid: Schema, layout: Layout, label: str, weight: str) -> list[Fault]:

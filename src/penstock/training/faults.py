@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from penstock.errors import DataError, RequestError
 
 
@@ -23,3 +25,18 @@ class RegistryNeeded(RequestError):
     def __init__(self, name: str) -> None:
         hint = "name a step or the folder of a bundle for now"
         super().__init__(f"'{name}' needs the model registry, which this version does not have yet", hint, "TRAIN014")
+
+
+class LearnerMissing(RequestError):
+    """LightGBM, which the core install leaves out, is needed and not there (TRAIN019)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "boosted trees need lightgbm, which is not installed", "pip install 'penstock[local]'", "TRAIN019"
+        )
+
+
+def need_trees() -> None:
+    """Raises `LearnerMissing` where trees can neither be grown nor scored."""
+    if find_spec("lightgbm") is None:
+        raise LearnerMissing

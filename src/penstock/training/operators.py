@@ -29,6 +29,7 @@ from penstock.operators.base import (
     RunContext,
 )
 from penstock.training import checks
+from penstock.training.faults import need_trees
 from penstock.training.inputs import Layout, Wanted, choose
 
 if TYPE_CHECKING:
@@ -118,10 +119,15 @@ class _Trees(Trainer):
     def _parameters(self, context: RunContext) -> Any:
         from penstock.training.trees import TreeParameters
 
+        need_trees()
         return TreeParameters(
             self.trees, self.leaves, self.rate, self.min_rows, self.l2, self.subsample, self.seed,
             self._threads(context),
         )  # fmt: skip
+
+    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
+        checked = super().check(inputs, context)
+        return Checked(checked.outputs, (*checked.faults, *checks.trees_missing()))
 
 
 class Gbdt(_Trees):

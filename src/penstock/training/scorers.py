@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from penstock import native
 from penstock.training import trees
+from penstock.training.faults import need_trees
 from penstock.training.matrices import Keys, Matrix
 from penstock.training.sparse import Columns
 from penstock.training.svm import Machine
@@ -54,6 +55,7 @@ class TreeScorer:
 
     @cached_property
     def booster(self) -> Any:
+        need_trees()
         import lightgbm as lgb
 
         return lgb.Booster(model_str=self.text)

@@ -76,25 +76,62 @@ def test_apply_writes_every_format(folder: Path, capsys: pytest.CaptureFixture[s
         assert first[0] == "1" and first[1] == f"{1 << 52 | 2}:1" and len(first) == 4
 
 
+def _command(folder: Path, file: str, out: Path) -> list[str]:
+    rows = str(folder / "rows.parquet")
+    return ["features", "apply", str(folder / file), rows, str(out), "--set", f"folder={folder}"]
+
+
 def test_what_cannot_be_applied_leaves_the_old_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out.parquet"
     out.write_text("old")
-    text = FILE.replace('fn="log1p"', 'fn="normalize" fit="true"')
-    (folder / "fit.xml").write_text(text)
-    command = [
-        "features",
-        "apply",
-        str(folder / "fit.xml"),
-        str(folder / "rows.parquet"),
-        str(out),
-        "--set",
-        f"folder={folder}",
-    ]
-    assert main(command) == 2
-    assert "fit.xml:6: FEAT023" in capsys.readouterr().err
+    (folder / "bad.xml").write_text(FILE.replace('fn="hash" from="tags"', 'fn="identity" from="price"'))
+    assert main(_command(folder, "bad.xml", out)) != 0
+    assert "tag" in capsys.readouterr().err
     assert out.read_text() == "old"
-    assert main([*command, "--fit-from", str(folder / "rows.parquet")]) == 0
+
+
+def test_fitted_functions_learn_from_the_rows_themselves_or_from_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "out.parquet"
+    (folder / "fit.xml").write_text(FILE.replace('fn="log1p"', 'fn="normalize" fit="true"'))
+    command = _command(folder, "fit.xml", out)
+    assert main(command) == 0
+    assert "price_log: learnt from" in capsys.readouterr().err
     assert pl.read_parquet(out)["price_log"].to_list() == [-1.0, 1.0]
+    pl.read_parquet(folder / "rows.parquet").with_columns(price=pl.Series([1.5, 4.5])).write_parquet(
+        folder / "other.parquet"
+    )
+    assert main([*command, "--fit-from", str(folder / "other.parquet")]) == 0
+    assert pl.read_parquet(out)["price_log"].to_list() == [-2.0, -1.0]
+
+
+def test_libsvm_takes_the_one_kept_column_for_the_label(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pl.read_parquet(folder / "rows.parquet").rename({"label": "clicked"})
+    frame.write_parquet(folder / "rows.parquet")
+    out = folder / "out.libsvm"
+    command = _command(folder, "features.xml", out)
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{out}:0: DATA022") and "--keep label" in said
+    assert main([*command, "--keep", "clicked"]) == 0
+    assert [line[0] for line in out.read_text().splitlines()] == ["1", "0"]
+    assert f"{out}:0: DATA020 warning" in capsys.readouterr().err
+
+
+def test_explain_reads_lists_of_moments_and_of_unsigned_integers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "lists.xml").write_text(
+        """<features xmlns="urn:penstock:features:1" name="lists">
+        <slot name="hours" id="1" fn="bucketize_time" from="times" part="hour"/>
+        <slot name="ids" id="2" fn="multi_hot" from="numbers"/></features>"""
+    )
+    row = {"times": ["2026-01-31T07:30:00", None, "1970-01-01T23:00:00+00:00"], "numbers": [3, 2**64 - 1]}
+    assert main(["features", "explain", str(folder / "lists.xml"), "--row", json.dumps(row), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [f["key"] for f in found[:2]] == [str(1 << 52 | 7), str(1 << 52 | 23)]
+    assert [f["text"] for f in found[2:]] == ["3", str(2**64 - 1)]
 
 
 def test_explain_says_what_each_key_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,3 +267,11 @@ def test_one_class_evaluates_to_null(run: Any) -> None:
     evaluate = Evaluate.model_validate({"from": "x", "label": "label"})
     [row] = run(evaluate, {"x": pl.DataFrame({"label": [1, 1], "score": [0.5, 0.7]})}).outputs[""].collect().to_dicts()
     assert row["auc"] is None and row["accuracy"] == 1.0
+
+
+def test_a_core_install_is_told_what_trees_need_before_anything_runs(rows: Rows, monkeypatch: Any) -> None:
+    monkeypatch.setattr("penstock.training.faults.find_spec", lambda name: None)
+    schema = Schema(tuple(Column(name) for name in rows(1).columns))
+    faults = step("gbdt").check({"rows": schema}, CheckContext()).faults
+    assert [(f.code, f.hint) for f in faults] == [("TRAIN019", "pip install 'penstock[local]'")]
+    assert not step("svm").check({"rows": schema}, CheckContext()).faults
