@@ -20,7 +20,9 @@ from penstock.flow import collect
 from penstock.flow import run as running
 from penstock.flow.launcher import EVENTS, LOG
 from penstock.flow.progress import said_seconds, told, watcher
-from penstock.flow.store import FOLDER, HOME, RunRecord, RunStore, known_stores, store_folder
+from penstock.flow.records import RunRecord
+from penstock.flow.store import RunStore
+from penstock.flow.store_places import FOLDER, HOME, known_stores, store_folder
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")

@@ -28,8 +28,17 @@ def read_schema(files: list[File], format_: Format) -> pa.Schema:
 
     Raises `DataError`: DATA004 not such a file or cut short, DATA005 a type that changes between files.
     """
-    with ThreadPoolExecutor(8) as pool:
-        schemas = list(pool.map(lambda file: _footer(file, format_), files))
+    return _cached_schema(tuple((file, _changed_ns(file)) for file in files), format_)
+
+
+@lru_cache(64)
+def _cached_schema(stamped: tuple[tuple[File, int], ...], format_: Format) -> pa.Schema:
+    files = [file for file, _ in stamped]
+    if len(stamped) == 1:
+        schemas = [_cached_footer(*stamped[0], format_)]
+    else:
+        with ThreadPoolExecutor(8) as pool:
+            schemas = list(pool.map(lambda one: _cached_footer(*one, format_), stamped))
     schema = merged(files, schemas)
     for field in partition_fields(files):
         index = schema.get_field_index(field.name)
@@ -68,12 +77,16 @@ def _same_columns(files: list[File]) -> bool:
 
 
 def _footer(file: File, format_: Format) -> pa.Schema:
-    mtime = 0 if file.remote else Path(file.url).stat().st_mtime_ns
-    return _cached_footer(file, format_, mtime)
+    return _cached_footer(file, _changed_ns(file), format_)
+
+
+def _changed_ns(file: File) -> int:
+    """When a local file was last written: what is remembered of it stands as long. A remote one has its `mark`."""
+    return 0 if file.remote else Path(file.url).stat().st_mtime_ns
 
 
 @lru_cache(4096)
-def _cached_footer(file: File, format_: Format, mtime_ns: int) -> pa.Schema:
+def _cached_footer(file: File, changed_ns: int, format_: Format) -> pa.Schema:
     with _opened(file, format_) as opened:
         if format_ == "orc":
             return opened.schema

@@ -6,12 +6,14 @@ data; a folder with `_penstock.json` holds exactly what that lists; `name=value`
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from stat import S_ISDIR
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -87,6 +89,8 @@ def is_data(name: str) -> bool:
 
 def partitions_of(path: str) -> tuple[tuple[str, str | None], ...]:
     """The `name=value` folders on the way to a file."""
+    if "=" not in path:
+        return ()
     folders = PurePosixPath(path.partition("://")[2] if "://" in path else path).parts[:-1]
     pairs = (_PARTITION.fullmatch(part) for part in folders)
     return tuple((unquote(m[1]), None if m[2] == NULL_PARTITION else unquote(m[2])) for m in pairs if m)
@@ -104,15 +108,30 @@ def _local_files(location: str, base: Path | None, missing: str) -> list[File]:
     if base is not None and not path.is_absolute():
         path = base / path
     with storing(location, "read"):
-        if path.is_dir():
+        found = _stat(path)
+        if found is not None and S_ISDIR(found.st_mode):
             return _folder(path)
-        if path.exists():
-            return [_file(path)]
+        if found is not None:
+            return [File(str(path), found.st_size, partitions_of(path.as_posix()))]
         if _MAGIC.search(location):
             return _glob(path, missing)
     if missing == "skip":
         return []
     raise _no_such(path)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None where nothing is there, for the same reasons as `Path.exists`; asked once, not once a question."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.ELOOP):
+            return None
+        raise
+    except ValueError:  # a null byte
+        return None
 
 
 def _file(path: Path) -> File:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from xml.parsers import expat
 
@@ -69,6 +70,7 @@ def parse(data: bytes) -> Document:
     return _Reader().run(data)
 
 
+@lru_cache(1024)
 def _split(qualified: str) -> tuple[str, str]:
     namespace, _, name = qualified.rpartition(" ")
     return namespace, name

@@ -22,7 +22,7 @@ from penstock.data import remote
 from penstock.data.stores import is_remote, local_path
 from penstock.data.targets import content_hash
 from penstock.flow.plan import Plan, PlannedNode
-from penstock.flow.store import CacheEntry, StoredOutput
+from penstock.flow.records import CacheEntry, StoredOutput
 
 #: Program files named by a command's arguments are read whole up to this size; beyond it size and mtime must do.
 READ_WHOLE_BYTES = 64 << 20

@@ -12,7 +12,8 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from penstock.flow.store import RunRecord, RunStore
+from penstock.flow.records import RunRecord
+from penstock.flow.store import RunStore
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from penstock.errors import PenstockError
 from penstock.flow import cache
 from penstock.flow.launcher import EVENTS, GRACE_S, Ended, Job, Launcher
 from penstock.flow.plan import Plan, PlannedNode
-from penstock.flow.store import NodeRecord, NodeStatus, RunStatus, RunStore, StoredOutput
+from penstock.flow.records import NodeRecord, NodeStatus, RunStatus, StoredOutput
+from penstock.flow.store import RunStore
 from penstock.operators.secrets import mask, reveal
 
 #: Between attempts: 1 s, 2 s, 4 s ... up to a minute, each up to half as long again, so that retries spread out.

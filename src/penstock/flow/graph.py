@@ -31,18 +31,16 @@ def order(graph: Graph) -> list[str]:
 
 def cycles(graph: Graph) -> list[list[str]]:
     """One shortest cycle of every knot of names that need each other, each from its first name in the graph's order."""
+    place = {name: position for position, name in enumerate(graph)}
     found = []
     for knot in _knots(graph):
-        members = set(knot)
-        first = next(name for name in graph if name in members)
-        cycle = _shortest(graph, first, members)
-        if cycle:
-            found.append(cycle)
-    return sorted(found, key=lambda cycle: list(graph).index(cycle[0]))
+        if len(knot) > 1 or knot[0] in graph[knot[0]]:
+            found.append(_shortest(graph, min(knot, key=place.__getitem__), set(knot)))
+    return sorted(found, key=lambda cycle: place[cycle[0]])
 
 
 def _shortest(graph: Graph, start: str, members: set[str]) -> list[str]:
-    """The way from `start` back to itself, breadth first; [] where there is none."""
+    """The way from `start` back to itself, breadth first; there is one in every knot."""
     came_from: dict[str, str] = {}
     wave = [start]
     while wave:

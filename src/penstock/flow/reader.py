@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from penstock.data import safe_xml
 from penstock.errors import Problem, ProblemsFound, RequestError
-from penstock.flow import json_form
 from penstock.flow.model import Flow
 from penstock.flow.xml import Reading, read_xml, write_xml
 
@@ -31,7 +30,7 @@ def load(path: Path | str) -> Reading:
             from penstock.flow.python_form import read_python
 
             return read_python(path, file) if path.is_file() else _failed(file, "there is no such file")
-        limit, parse = _FORMS[suffix]
+        limit, parse = _form(suffix)
         with path.open("rb") as opened:
             # One byte more than allowed is enough to refuse it: a huge file is never read whole.
             return parse(opened.read(limit + 1), file)
@@ -43,10 +42,13 @@ def load(path: Path | str) -> Reading:
         return _failed(file, f"it cannot be read: {error.strerror or error}")
 
 
-_FORMS: Mapping[str, tuple[int, Callable[[bytes, str], Reading]]] = {
-    ".xml": (safe_xml.MAX_BYTES, read_xml),
-    ".json": (json_form.MAX_BYTES, json_form.read_json),
-}
+def _form(suffix: str) -> tuple[int, Callable[[bytes, str], Reading]]:
+    """How many bytes such a file may have, and what reads them; a form is imported where it is met."""
+    if suffix == ".xml":
+        return safe_xml.MAX_BYTES, read_xml
+    from penstock.flow import json_form
+
+    return json_form.MAX_BYTES, json_form.read_json
 
 
 def _failed(file: str, message: str, hint: str = "") -> Reading:
@@ -58,7 +60,9 @@ def write(flow: Flow, form: str) -> str:
     if form == "xml":
         return write_xml(flow)
     if form == "json":
-        return json_form.write_json(flow)
+        from penstock.flow.json_form import write_json
+
+        return write_json(flow)
     if form == "python":
         from penstock.flow.python_form import write_python
 

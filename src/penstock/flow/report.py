@@ -13,7 +13,7 @@ from penstock.flow.drawing import draw
 from penstock.flow.execution import NodeState
 from penstock.flow.model import Flow
 from penstock.flow.progress import said_seconds, told
-from penstock.flow.store import RunRecord
+from penstock.flow.records import RunRecord
 from penstock.operators.report import page, said, section_html, table
 from penstock.operators.secrets import mask
 

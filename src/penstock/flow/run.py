@@ -24,8 +24,10 @@ from penstock.flow.launcher import Job, LocalLauncher, end_strays
 from penstock.flow.model import Flow
 from penstock.flow.plan import Plan, plan
 from penstock.flow.reader import read
+from penstock.flow.records import NodeRecord, RunRecord, StoredOutput
 from penstock.flow.report import write_report
-from penstock.flow.store import NodeRecord, RunRecord, RunStore, StoredOutput, new_run_id, remember, store_folder
+from penstock.flow.store import RunStore, new_run_id
+from penstock.flow.store_places import remember, store_folder
 from penstock.flow.values import flow_dir, resolve
 from penstock.operators.secrets import reveal
 

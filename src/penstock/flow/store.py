@@ -15,21 +15,17 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from penstock.errors import PenstockError, RequestError, did_you_mean
+from penstock.flow.records import CacheEntry, NodeRecord, NodeStatus, RunRecord, RunStatus, StoredOutput
+from penstock.flow.store_places import HOME
 
-HOME = "PENSTOCK_HOME"
-FOLDER = ".penstock"
 SCHEMA_VERSION = 1
 #: Another runner's transaction takes milliseconds; a laptop that slept takes longer.
 BUSY_S = 30.0
-
-RunStatus = Literal["running", "done", "failed", "interrupted"]
-NodeStatus = Literal["waiting", "running", "done", "failed", "skipped", "interrupted"]
 
 _TABLES = """
 CREATE TABLE runs (
@@ -61,93 +57,9 @@ CREATE TABLE cache (
 """
 
 
-@dataclass(frozen=True)
-class StoredOutput:
-    """One output as it was left. `stat` is its quick fingerprint (sizes and mtimes), `content` its hash."""
-
-    path: str
-    rows: int | None = None
-    size_bytes: int = 0
-    content: str = ""
-    stat: str = ""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    run: str
-    flow: str
-    flow_file: str
-    date: str
-    params: Mapping[str, str]
-    only: tuple[str, ...]
-    status: RunStatus
-    started: float
-    ended: float | None = None
-    pid: int = 0
-
-
-@dataclass(frozen=True)
-class NodeRecord:
-    node: str
-    status: NodeStatus
-    key: str = ""
-    cached_from: str = ""
-    started: float | None = None
-    ended: float | None = None
-    error: str = ""
-    hint: str = ""
-    code: str = ""
-    result: Mapping[str, Any] = field(default_factory=dict)
-    lineage: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, self.ended - self.started) if self.ended and self.started else 0.0
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    key: str
-    run: str
-    node: str
-    result: Mapping[str, Any]
-    outputs: Mapping[str, StoredOutput]
-
-
 def new_run_id() -> str:
     """Sorts by time; unique without asking anybody."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def store_folder(flow_dir: Path | str) -> Path:
-    """Where the runs of a flow in `flow_dir` are kept."""
-    home = os.environ.get(HOME, "")
-    return Path(home).expanduser().absolute() if home else Path(flow_dir).absolute() / FOLDER
-
-
-def remember(folder: Path) -> None:
-    """Note where a store is, so that `flow runs` and `flow logs` find it from anywhere. Never fails."""
-    known = known_stores()
-    if folder not in known:
-        with suppress(OSError):
-            _known_file().parent.mkdir(parents=True, exist_ok=True)
-            aside = _known_file().with_suffix(f".{os.getpid()}")
-            aside.write_text("".join(f"{each}\n" for each in [folder, *known][:200]))
-            aside.replace(_known_file())
-
-
-def known_stores() -> list[Path]:
-    """Stores that runs on this machine have used and that are still there."""
-    try:
-        lines = _known_file().read_text().splitlines()
-    except OSError:
-        return []
-    return [Path(line) for line in lines if (Path(line) / "store.sqlite").exists()]
-
-
-def _known_file() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "penstock" / "stores"
 
 
 class RunStore:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
@@ -181,13 +182,11 @@ class Operator(BaseModel):
     def references(self) -> tuple[tuple[str, str, Reference], ...]:
         """Every edge this operator declares, as (field, "STEP" or "STEP.PORT", marker), in field order."""
         found = []
-        for name, info in type(self).model_fields.items():
-            marker = next((m for m in info.metadata if isinstance(m, Reference)), None)
+        for name, marker in _edges(type(self)):
             value = getattr(self, name)
-            if marker is None or not value:
-                continue
-            names: Sequence[str] = (value,) if isinstance(value, str) else value
-            found += [(name, reference, marker) for reference in names]
+            if value:
+                names: Sequence[str] = (value,) if isinstance(value, str) else value
+                found += [(name, reference, marker) for reference in names]
         return tuple(found)
 
     def ports(self) -> tuple[str, ...]:
@@ -205,6 +204,16 @@ class Operator(BaseModel):
     def code(self) -> str:
         """A fingerprint of this operator's own code for the cache; built-ins count as the package's version."""
         return ""
+
+
+@cache
+def _edges(operator: type[Operator]) -> tuple[tuple[str, Reference], ...]:
+    """The fields that are edges, each with its marker."""
+    markers = (
+        (name, next((m for m in info.metadata if isinstance(m, Reference)), None))
+        for name, info in operator.model_fields.items()
+    )
+    return tuple((name, marker) for name, marker in markers if marker is not None)
 
 
 class Input(Operator):

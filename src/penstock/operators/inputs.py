@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from penstock.data.arrow_types import plain
 from penstock.data.csv_files import Dialect, expand_names, parse_types, separator, unknown_types
 from penstock.data.partitions import partition_fields
 from penstock.data.paths import File, resolve, split_locations
-from penstock.data.schema import Schema
+from penstock.data.schema import ROLES_KEY, Schema
 from penstock.data.stores import is_remote, local_path, storing
 from penstock.data.text_files import Rejecting
 from penstock.errors import DataError, did_you_mean
@@ -44,15 +45,16 @@ class FileInput(Input):
 
     def check(self, context: CheckContext) -> Checked:
         """Headers only: the columns and types that reading will give."""
-        there = [one for one in split_locations(self.path, context.flow_dir) if not _promised(one, context)]
-        if there != split_locations(self.path, context.flow_dir):
+        locations = split_locations(self.path, context.flow_dir)
+        there = [one for one in locations if not _promised(one, context)]
+        if there != locations:
             # Some of it an earlier node still has to write; what is said to be there already must be.
             return Checked({"": Schema.unknown()}, tuple(self._missing(there, context)))
         try:
             schema = self.header(self.found(context.flow_dir))
         except DataError as error:
             return Checked({"": Schema.unknown()}, (Fault(error.code, error.message, error.hint),))
-        known = Schema.from_arrow(pa.schema([f.with_type(plain(f.type)) for f in schema], schema.metadata))
+        known = _known(schema.remove_metadata(), (schema.metadata or {}).get(ROLES_KEY.encode()))
         if not self.columns:
             return Checked({"": known})
         faults = tuple(
@@ -109,12 +111,23 @@ class FileInput(Input):
                     yield Fault(error.code, error.message, error.hint)
 
 
+@lru_cache(64)
+def _known(schema: pa.Schema, roles: bytes | None) -> Schema:
+    """What a header says, as the checks see it. A flow of many nodes reads the same file many times."""
+    metadata = None if roles is None else {ROLES_KEY: roles}
+    return Schema.from_arrow(pa.schema([f.with_type(plain(f.type)) for f in schema], metadata))
+
+
 def _promised(location: str, context: CheckContext) -> bool:
     """Whether an earlier node writes this path, or a folder that it lies in."""
+    if not context.promised:
+        return False
     if is_remote(location):
         return any(location == p or location.startswith(p.rstrip("/") + "/") for p in context.promised)
-    path = context.flow_dir / local_path(location)
-    return any(str(place) in context.promised for place in (path, *path.parents))
+    place = str(context.flow_dir / local_path(location))
+    while place and place not in context.promised:
+        place = place.rpartition("/")[0]
+    return bool(place) or "/" in context.promised
 
 
 class ParquetInput(FileInput):

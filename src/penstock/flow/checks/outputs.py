@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from penstock.data.stores import is_remote, local_path
 from penstock.flow.checks.findings import NodeState, Scene, StepState
 from penstock.flow.graph import ancestors
-from penstock.flow.store import store_folder
+from penstock.flow.store_places import store_folder
 from penstock.flow.values import flow_dir
 from penstock.operators.base import Output
 
@@ -52,35 +51,50 @@ def check_targets(scene: Scene) -> None:
 
 def check_replaced(scene: Scene) -> None:
     """A folder that is replaced as a whole holds nothing that the flow needs: not the flow, nor what it reads."""
-    held = _held(scene)
-    for node in scene.nodes.values():
-        for step, operator in written(node):
-            if operator.folder() and operator.mode == "replace" and not is_remote(operator.path):
-                what = held.get(_place(operator.path), "")
-                if what:
-                    place = shown(os.path.normpath(operator.path), scene)
-                    message = f"{_full(node, step)} replaces the folder {place}, which holds {what}"
-                    scene.findings.add(step.step.line, "FLOW055", message, "give the output a folder of its own")
+    replacing = [
+        (node, step, operator)
+        for node in scene.nodes.values()
+        for step, operator in written(node)
+        if operator.folder() and operator.mode == "replace" and not is_remote(operator.path)
+    ]
+    held = _held(scene) if replacing else {}
+    for node, step, operator in replacing:
+        what = held.get(_place(operator.path), "")
+        if what:
+            place = shown(os.path.normpath(operator.path), scene)
+            message = f"{_full(node, step)} replaces the folder {place}, which holds {what}"
+            scene.findings.add(step.step.line, "FLOW055", message, "give the output a folder of its own")
 
 
-def _held(scene: Scene) -> dict[Path, str]:
+def _held(scene: Scene) -> dict[str, str]:
     """Folders that must not be replaced, and what lies there. An input's own folder may be written anew."""
     home = flow_dir(scene.flow)
-    held: dict[Path, str] = {}
+    held: dict[str, str] = {}
     for what, own in (("the run store", str(store_folder(home))), ("the flow's own folder", str(home))):
-        held |= dict.fromkeys((_place(own), *_place(own).parents), what)
+        held |= dict.fromkeys((_place(own), *_above(_place(own))), what)
+    seen: set[str] = set()
     for node in scene.nodes.values():
         for name, step in node.steps.items():
             if step.step.kind == "input" and not step.source:
                 for path in re.split(r"[,\s]+", step.attrs.get("path", "")):
-                    if path and not is_remote(path):
-                        for folder in _place(path).parents:
-                            held.setdefault(folder, f"what input '{node.name}.{name}' reads")
+                    if path and path not in seen and not is_remote(path):
+                        seen.add(path)
+                        for folder in _above(_place(path)):
+                            if folder in held:  # and so is all above it
+                                break
+                            held[folder] = f"what input '{node.name}.{name}' reads"
     return held
 
 
-def _place(path: str) -> Path:
-    return Path(os.path.realpath(local_path(path)))
+def _above(place: str) -> Iterator[str]:
+    """Every folder around a place, the closest first."""
+    while place != "/":
+        place = place.rpartition("/")[0] or "/"
+        yield place
+
+
+def _place(path: str) -> str:
+    return os.path.realpath(local_path(path))
 
 
 def _full(node: NodeState, step: StepState) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -22,7 +23,8 @@ class Wrong:
     hint: str = ""
 
 
-def attributes(model: type[BaseModel]) -> dict[str, str]:
+@cache
+def attributes(model: type[BaseModel]) -> Mapping[str, str]:
     """The names a user writes -> the fields they fill."""
     return {field.alias or name: name for name, field in model.model_fields.items()}
 

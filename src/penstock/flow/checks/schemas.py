@@ -37,10 +37,10 @@ def _check_step(scene: Scene, node: NodeState, state: StepState, outputs: Mappin
     operator = state.operator
     if operator is None:
         return
-    context = replace(node.context, step=state.step.name)
     if state.source:
         state.infos = {"": _narrowed(scene, state, outputs.get(state.source, Schema.unknown()))}
         return
+    context = replace(node.context, step=state.step.name)
     if node.is_command:
         # Its program reads and writes files as it likes: only that its inputs are there can be checked.
         checked = operator.check(context) if isinstance(operator, Input) else Checked({"": Schema.unknown()})

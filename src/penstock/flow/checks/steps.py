@@ -149,18 +149,29 @@ def _secrets(scene: Scene, state: StepState, key: str, text: str) -> None:
 
 def _absolute_paths(scene: Scene, state: StepState, cls: type[Operator], node: NodeState | None = None) -> None:
     base = flow_dir(scene.flow)
-    for attribute, field in attributes(cls).items():
+    for attribute, is_path in _places(cls):
         text = state.attrs.get(attribute)
         if not text or not text.strip():
             continue
-        metadata = cls.model_fields[field].metadata
-        if any(isinstance(m, Form) and m.kind == "path" for m in metadata):
+        if is_path:
             several = issubclass(cls, Input) and attribute == "path"
             state.attrs[attribute] = absolute(text, base, several)
-        elif any(isinstance(m, Reference) and m.or_location for m in metadata):
+        else:
             is_step = node is not None and text.partition(".")[0] in node.steps
             if not is_step and (_looks_like_a_place(text) or os.path.lexists(base / text)):
                 state.attrs[attribute] = absolute(text, base)
+
+
+@cache
+def _places(cls: type[Operator]) -> tuple[tuple[str, bool], ...]:
+    """The attributes that hold a path (True), or either a step's name or a place (False)."""
+    found = []
+    for attribute, field in attributes(cls).items():
+        metadata = cls.model_fields[field].metadata
+        is_path = any(isinstance(m, Form) and m.kind == "path" for m in metadata)
+        if is_path or any(isinstance(m, Reference) and m.or_location for m in metadata):
+            found.append((attribute, is_path))
+    return tuple(found)
 
 
 def absolute(text: str, base: Path, several: bool = False) -> str:
@@ -170,7 +181,7 @@ def absolute(text: str, base: Path, several: bool = False) -> str:
     text = text.strip()
     if "://" in text or text.startswith("models:"):
         return text
-    return os.path.normpath(base / text)
+    return os.path.normpath(os.path.join(base, text))  # noqa: PTH118  asked of every path of a flow
 
 
 # --- operators ----------------------------------------------------------------------------------------------
