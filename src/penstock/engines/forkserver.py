@@ -34,8 +34,8 @@ from penstock.operators.catalog import installed
 #: which is before any line of ours. The children's programs do not inherit the setting.
 ONE_BLAS = "PENSTOCK_ONE_BLAS"
 SAFE_THREADS = frozenset({"jemalloc_bg_thd", "polars-ooc-clea"})
-#: What the local engine's nodes import anyway, beside the package's own modules.
-PRELOAD = {"local": ("polars",)}
+#: What the local engine's nodes import anyway, beside the modules of `data` and `operators`.
+PRELOAD = {"local": ("polars", "penstock.engines.local_node")}
 
 
 def main(argv: list[str]) -> int:
