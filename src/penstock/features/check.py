@@ -78,6 +78,7 @@ def check(file: FeatureFile, schema: Schema, places: dictionaries.Places | None 
         faults += wrong
         items.append(checked)
         scope.declare(Named(item, checked.gives, checked.weighted))
+    faults += names.taken_weights(file, {checked.item.name for checked in items if checked.weighted})
     if not any(fault.code in _BREAKS_USE for fault in faults):
         faults += names.dead(file, scope.used, _dictionaries_used(items))
     ordered = sorted(faults, key=lambda fault: (fault.file != file.shown, fault.line))

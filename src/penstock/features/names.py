@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from penstock.data.schema import Schema
@@ -116,8 +116,6 @@ def repeated(file: FeatureFile) -> Iterator[Fault]:
     lines: dict[str, int] = {}
     for item in file.items:
         yield from _one_name(file, f"{item.kind}", item.name, item.line, lines)
-        if item.kind == "slot" and "weight" in item.attrs:
-            lines.setdefault(f"{item.name}__weight", item.line)
     lines = {}
     for dictionary in file.dictionaries:
         yield from _one_name(file, "dict", dictionary.name, dictionary.line, lines)
@@ -133,6 +131,17 @@ def repeated(file: FeatureFile) -> Iterator[Fault]:
             free = next((i for i in range(1, 2048) if i not in taken), None)
             hint = f"ids are unique in a file; {free} is free" if free else "ids are unique in a file"
             yield Fault("FEAT007", message, hint, file=file.shown, line=item.line)
+
+
+def taken_weights(file: FeatureFile, weighted: Collection[str]) -> Iterator[Fault]:
+    """Outputs that are called as the weights of a slot are. `weighted`: the slots that have any."""
+    columns = {f"{item.name}__weight": item for item in file.items if item.kind == "slot" and item.name in weighted}
+    for item in file.items:
+        slot = columns.get(item.name)
+        if slot is None or item.kind == "define":
+            continue
+        message = f"{item.kind} '{item.name}' is called as the weights of slot '{slot.name}' on line {slot.line} are"
+        yield Fault("FEAT008", message, "give one of the two another name", file=file.shown, line=item.line)
 
 
 def _one_name(file: FeatureFile, kind: str, name: str, line: int, lines: dict[str, int]) -> Iterator[Fault]:
