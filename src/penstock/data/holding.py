@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pyarrow as pa
 import pyarrow.types as t
 
@@ -12,6 +14,7 @@ from penstock.data.schema import Column, Schema
 WITHOUT_ROLES = frozenset({"csv", "json", "text", "libsvm", "orc"})
 
 
+@lru_cache(4096)
 def held(format_: str, type_: pa.DataType) -> pa.DataType | None:
     """The type that reading back gives; None where the format has no place for it."""
     type_ = plain(type_)

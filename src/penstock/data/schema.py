@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -70,7 +70,7 @@ class Schema:
         return tuple(c.name for c in self.columns if c.role == role)
 
     def with_columns(self, columns: Iterable[Column]) -> Schema:
-        return replace(self, columns=tuple(columns))
+        return Schema(tuple(columns), self.plan, self.open)
 
     def roles_json(self) -> str:
         """What Parquet files carry under `ROLES_KEY`; "" where no column has a role."""
