@@ -1,0 +1,145 @@
+//! How fast one core reads, updates and makes rows:
+//! `cargo run --release -p penstock-table --example table_speed -- [rows=10000000] [dim=16] [batch=4096,65536] [level=avx512]
+//! [optimizer=rowwise] [rounds=5] [case=lookup_uniform]`. An update case is a lookup and an update of rows that are there.
+//! Times are of the thread's own processor time.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use penstock_table::{Engine, Level, Optimizer, Table, TableConfig, Update, hash::mix};
+
+/// Ranks 0..n by Zipf's law, by inversion with rejection (Hoermann and Derflinger 1996).
+struct Zipf {
+    n: f64,
+    exponent: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Zipf {
+    fn new(n: u64, exponent: f64) -> Zipf {
+        let mut zipf = Zipf { n: n as f64, exponent, low: 0.0, high: 0.0 };
+        zipf.low = zipf.integral(1.5) - 1.0;
+        zipf.high = zipf.integral(zipf.n + 0.5);
+        zipf
+    }
+
+    fn integral(&self, x: f64) -> f64 {
+        (x.powf(1.0 - self.exponent) - 1.0) / (1.0 - self.exponent)
+    }
+
+    fn draw(&self, seed: &mut u64) -> u64 {
+        loop {
+            let u = self.low + uniform(seed) * (self.high - self.low);
+            let x = (1.0 + u * (1.0 - self.exponent)).powf(1.0 / (1.0 - self.exponent));
+            let k = (x + 0.5).floor().clamp(1.0, self.n);
+            if u >= self.integral(k + 0.5) - k.powf(-self.exponent) {
+                return k as u64 - 1;
+            }
+        }
+    }
+}
+
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(1);
+    mix(*seed)
+}
+
+fn uniform(seed: &mut u64) -> f64 {
+    (random(seed) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// The key of a rank: nothing about it is regular.
+fn key(rank: u64) -> u64 {
+    mix(rank ^ 0x5eed)
+}
+
+/// Seconds of this thread's own work: other work on the machine disturbs it less than the clock on the wall.
+fn thread_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a timespec to write to.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+fn main() {
+    let arguments: HashMap<String, String> = std::env::args()
+        .skip(1)
+        .filter_map(|argument| argument.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .collect();
+    let text = |name: &str, default: &str| arguments.get(name).cloned().unwrap_or_else(|| default.to_owned());
+    let number = |name: &str, default: &str| text(name, default).parse::<usize>().expect("a number");
+    let (rows, dim, rounds) = (number("rows", "10000000") as u64, number("dim", "16"), number("rounds", "5"));
+    let level = match text("level", "").as_str() {
+        "baseline" => Level::Baseline,
+        "avx2" => Level::Avx2,
+        _ => Level::detect(),
+    };
+    let optimizer = match text("optimizer", "rowwise").as_str() {
+        "sgd" => Optimizer::Sgd,
+        "adagrad" => Optimizer::Adagrad { epsilon: 1e-8, initial: 0.0 },
+        "adam" => Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, per_row: false },
+        "ftrl" => Optimizer::Ftrl { beta: 1.0, l1: 0.1, l2: 0.1 },
+        _ => Optimizer::RowwiseAdagrad { epsilon: 1e-8, initial: 0.0 },
+    };
+    let batches: Vec<usize> = text("batch", "1024,4096,16384,65536").split(',').map(|n| n.parse().expect("a number")).collect();
+    let only = text("case", "");
+    let config = TableConfig::new("speed", dim, optimizer, 0.01);
+    let mut table = Table::new(config, Engine { threads: number("threads", "1"), level }).expect("a table");
+    let grads: Vec<f32> = (0..65536 * dim).map(|i| (i % 97) as f32 * 1e-3 - 0.05).collect();
+
+    let keys: Vec<u64> = (0..rows).map(key).collect();
+    let start = thread_seconds();
+    let mut worst = 0.0f64;
+    for chunk in keys.chunks(4096) {
+        let begun = thread_seconds();
+        table.update(&Update { keys: chunk, grads: &grads[..chunk.len() * dim], ..Update::default() }).expect("an update");
+        worst = worst.max(thread_seconds() - begun);
+    }
+    let seconds = thread_seconds() - start;
+    let memory = table.memory();
+    println!(
+        "insert            {:7.2} M/s  level {}  {:.1} bytes a row ({:.1} index)  worst batch {:.2} ms  {:?}",
+        rows as f64 / seconds / 1e6,
+        table.level().name(),
+        memory.total() as f64 / rows as f64,
+        memory.index as f64 / rows as f64,
+        worst * 1e3,
+        table.work()
+    );
+    drop(keys);
+
+    let zipf = Zipf::new(rows, 1.05);
+    let mut seed = 7;
+    let total = 1 << 22;
+    let even: Vec<u64> = (0..total).map(|_| key(random(&mut seed) % rows)).collect();
+    let skewed: Vec<u64> = (0..total).map(|_| key(zipf.draw(&mut seed))).collect();
+    for batch in batches {
+        let mut out = vec![0.0; batch * dim];
+        for (kind, stream) in [("uniform", &even), ("zipf", &skewed)] {
+            for updating in [false, true] {
+                let name = format!("{}_{kind}", if updating { "update" } else { "lookup" });
+                if !only.is_empty() && only != name {
+                    continue;
+                }
+                let mut times: Vec<f64> = (0..rounds)
+                    .map(|_| {
+                        let start = thread_seconds();
+                        for keys in stream.chunks_exact(batch) {
+                            table.lookup(keys, &mut out).expect("a lookup");
+                            black_box(&out);
+                            if updating {
+                                let grads = &grads[..keys.len() * dim];
+                                table.update(&Update { keys, grads, ..Update::default() }).expect("an update");
+                            }
+                        }
+                        thread_seconds() - start
+                    })
+                    .collect();
+                times.sort_by(f64::total_cmp);
+                let speed = |seconds: f64| (total / batch * batch) as f64 / seconds / 1e6;
+                println!("{name:<16} {batch:6}  {:7.2} M/s  (best {:.2})", speed(times[rounds / 2]), speed(times[0]));
+            }
+        }
+    }
+}

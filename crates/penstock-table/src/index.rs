@@ -1,0 +1,284 @@
+//! Where the index's lines lie, and how a bucket is searched, filled, thinned and grown (ADR 0030).
+//!
+//! `Lines` is shared by a table's shards and only gives out memory; `Buckets` is one shard's 64 buckets.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::hash::{BUCKETS, REMAINDER_BITS, REMAINDER_MASK};
+use crate::line::{ENTRIES, Line, Search};
+use crate::memory::Mapping;
+
+pub const SHARDS: usize = 64;
+pub const BUCKETS_A_SHARD: usize = BUCKETS / SHARDS;
+/// Chunks to a doubling, as a power of two: a bucket grows by 1/8 to 1/16.
+const FINE: u32 = 3;
+const CLASSES: usize = (26 - FINE as usize) << FINE;
+/// A class of chunks whose mapping is at least this big lies on huge pages.
+const HUGE_FROM: usize = 4 << 20;
+
+/// A bucket with more than this part of its entries used grows.
+const LOAD: (u32, u32) = (9, 10);
+
+/// The memory of all buckets' lines: chunk class c of all 4,096 buckets lies in one mapping.
+pub struct Lines {
+    bases: [AtomicPtr<Line>; CLASSES],
+    mappings: Mutex<Vec<Mapping>>,
+}
+
+/// (class, lines in a chunk of the class as a power of two, place within the chunk)
+#[inline(always)]
+fn place(line: u32) -> (usize, u32, usize) {
+    let biased = line + (1 << FINE);
+    let size = 31 - biased.leading_zeros() - FINE;
+    let class = (size << FINE) + ((biased >> size) & ((1 << FINE) - 1));
+    (class as usize, size, (biased & ((1 << size) - 1)) as usize)
+}
+
+impl Lines {
+    pub fn new() -> Option<Lines> {
+        let lines = Lines { bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; CLASSES], mappings: Mutex::default() };
+        lines.map(0).map(|_| lines)
+    }
+
+    /// Line `line` of a bucket that has at least as many.
+    #[inline(always)]
+    fn at(&self, bucket: usize, line: u32) -> *mut Line {
+        let (class, size, within) = place(line);
+        debug_assert!(class < CLASSES);
+        // SAFETY: a bucket has a line only after its class was mapped, for all 4,096 buckets.
+        unsafe {
+            let base = self.bases.get_unchecked(class).load(Ordering::Relaxed);
+            base.add((bucket << size) + within)
+        }
+    }
+
+    /// Makes sure that class `class` is mapped. Returns a page's size there; None if the system has no memory.
+    fn map(&self, class: usize) -> Option<usize> {
+        let bytes = (BUCKETS << (class >> FINE)) * size_of::<Line>();
+        let huge = bytes >= HUGE_FROM;
+        if self.bases.get(class)?.load(Ordering::Acquire).is_null() {
+            let mut mappings = self.mappings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if self.bases[class].load(Ordering::Acquire).is_null() {
+                let mapping = Mapping::zeroed(bytes, huge)?;
+                self.bases[class].store(mapping.base().cast(), Ordering::Release);
+                mappings.push(mapping);
+            }
+        }
+        Some(if huge { crate::memory::HUGE_PAGE } else { crate::memory::PAGE })
+    }
+}
+
+/// One entry in flight between two geometries of a bucket.
+pub type Entry = (u64, u32);
+
+/// What growing a bucket cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    pub entries_moved: u64,
+    pub pages_faulted: u64,
+}
+
+/// The 64 buckets of one shard.
+pub struct Buckets {
+    first: usize,
+    lines: [u32; BUCKETS_A_SHARD],
+    used: [u32; BUCKETS_A_SHARD],
+}
+
+#[inline(always)]
+fn home(remainder: u64, lines: u32) -> u32 {
+    ((u64::from((remainder >> (REMAINDER_BITS - 32)) as u32) * u64::from(lines)) >> 32) as u32
+}
+
+#[inline(always)]
+fn local(hash: u64) -> usize {
+    (hash >> REMAINDER_BITS) as usize % BUCKETS_A_SHARD
+}
+
+/// The 32 bits of a hash below its shard's: what a row keeps so that its index line can be found again.
+#[inline(always)]
+pub fn locator(hash: u64) -> u32 {
+    (hash >> (58 - 32)) as u32
+}
+
+impl Buckets {
+    pub fn new(shard: usize) -> Buckets {
+        Buckets { first: shard * BUCKETS_A_SHARD, lines: [1; BUCKETS_A_SHARD], used: [0; BUCKETS_A_SHARD] }
+    }
+
+    /// Rows in local bucket `bucket`.
+    pub fn used(&self, bucket: usize) -> u32 {
+        self.used[bucket]
+    }
+
+    /// Lines of local bucket `bucket`.
+    pub fn lines(&self, bucket: usize) -> u32 {
+        self.lines[bucket]
+    }
+
+    /// Bytes of lines in use.
+    pub fn bytes(&self) -> u64 {
+        self.lines.iter().map(|&lines| u64::from(lines)).sum::<u64>() * size_of::<Line>() as u64
+    }
+
+    #[inline(always)]
+    pub fn home_line(&self, memory: &Lines, hash: u64) -> *const Line {
+        let bucket = local(hash);
+        memory.at(self.first + bucket, home(hash & REMAINDER_MASK, self.lines[bucket]))
+    }
+
+    /// The row of a hash, given its home line.
+    ///
+    /// # Safety
+    /// `line` is this hash's home line, and the processor has S's instructions.
+    #[inline(always)]
+    pub unsafe fn find_from<S: Search>(&self, memory: &Lines, line: *const Line, hash: u64) -> Option<u32> {
+        // SAFETY: the caller's promise; lines are only written through `&mut self`.
+        let (line, found) = unsafe { (&*line, S::find(&*line, hash & REMAINDER_MASK)) };
+        if found != 0 {
+            return Some(line.row(found.trailing_zeros() as usize));
+        }
+        if line.over == 0 { None } else { self.find_beyond(memory, hash) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_beyond(&self, memory: &Lines, hash: u64) -> Option<u32> {
+        self.locate(memory, hash).map(|(_, _, row)| row)
+    }
+
+    pub fn find(&self, memory: &Lines, hash: u64) -> Option<u32> {
+        self.locate(memory, hash).map(|(_, _, row)| row)
+    }
+
+    fn locate(&self, memory: &Lines, hash: u64) -> Option<(u32, usize, u32)> {
+        let (bucket, remainder) = (local(hash), hash & REMAINDER_MASK);
+        let lines = self.lines[bucket];
+        let mut at = home(remainder, lines);
+        for _ in 0..lines {
+            // SAFETY: `at` is below the bucket's lines; nobody writes while `&self` is held. `Plain` needs no instructions.
+            let (line, found) = unsafe {
+                let line = &*memory.at(self.first + bucket, at);
+                (line, <crate::line::Plain as Search>::find(line, remainder))
+            };
+            if found != 0 {
+                let entry = found.trailing_zeros() as usize;
+                return Some((at, entry, line.row(entry)));
+            }
+            if line.over == 0 {
+                return None;
+            }
+            at = if at + 1 == lines { 0 } else { at + 1 };
+        }
+        None
+    }
+
+    /// The hash of a row by its locator; None if the row is not in the index.
+    pub fn hash_of(&self, memory: &Lines, locator: u32, row: u32) -> Option<u64> {
+        let bucket = (locator >> 26) as usize;
+        let lines = self.lines[bucket];
+        let top = |below: u64| ((u64::from(locator << 6) | below) * u64::from(lines)) >> 32;
+        let (mut at, last) = (top(0) as u32, top(63) as u32);
+        for _ in 0..lines {
+            let line = self.line(memory, bucket, at);
+            for entry in line.entries() {
+                if line.row(entry) == row {
+                    return Some(((self.first + bucket) as u64) << REMAINDER_BITS | line.remainder(entry));
+                }
+            }
+            if line.over == 0 && at >= last {
+                return None;
+            }
+            at = if at + 1 == lines { 0 } else { at + 1 };
+        }
+        None
+    }
+
+    /// The lines that `hash_of` reads first.
+    pub fn prefetch_located(&self, memory: &Lines, locator: u32) {
+        let bucket = (locator >> 26) as usize;
+        let at = (u64::from(locator << 6) * u64::from(self.lines[bucket])) >> 32;
+        crate::line::prefetch(memory.at(self.first + bucket, at as u32));
+    }
+
+    pub fn line<'a>(&'a self, memory: &'a Lines, bucket: usize, at: u32) -> &'a Line {
+        assert!(at < self.lines[bucket]);
+        // SAFETY: below the bucket's lines; nobody writes while `&self` is held.
+        unsafe { &*memory.at(self.first + bucket, at) }
+    }
+
+    /// The hash of an entry of a line of local bucket `bucket`.
+    pub fn hash_in(&self, bucket: usize, line: &Line, entry: usize) -> u64 {
+        ((self.first + bucket) as u64) << REMAINDER_BITS | line.remainder(entry)
+    }
+
+    /// Adds an absent hash. None (and nothing changed) if the system has no memory for growth.
+    pub fn insert(&mut self, memory: &Lines, hash: u64, row: u32, spare: &mut Vec<Entry>) -> Option<Growth> {
+        let bucket = local(hash);
+        let full = u64::from(self.lines[bucket]) * (ENTRIES as u64) * u64::from(LOAD.0);
+        let growth = if u64::from(self.used[bucket] + 1) * u64::from(LOAD.1) > full {
+            self.grow(memory, bucket, spare)?
+        } else {
+            Growth::default()
+        };
+        self.put(memory, bucket, hash & REMAINDER_MASK, row);
+        self.used[bucket] += 1;
+        Some(growth)
+    }
+
+    #[inline]
+    fn put(&mut self, memory: &Lines, bucket: usize, remainder: u64, row: u32) {
+        let lines = self.lines[bucket];
+        let mut at = home(remainder, lines);
+        loop {
+            // SAFETY: below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
+            let line = unsafe { &mut *memory.at(self.first + bucket, at) };
+            if !line.is_full() {
+                return line.put(remainder, row);
+            }
+            line.over = line.over.saturating_add(1);
+            at = if at + 1 == lines { 0 } else { at + 1 };
+        }
+    }
+
+    /// Takes a hash out. Returns its row.
+    pub fn remove(&mut self, memory: &Lines, hash: u64) -> Option<u32> {
+        let (at, entry, row) = self.locate(memory, hash)?;
+        let bucket = local(hash);
+        let lines = self.lines[bucket];
+        let mut passed = home(hash & REMAINDER_MASK, lines);
+        // SAFETY (both): below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
+        while passed != at {
+            let line = unsafe { &mut *memory.at(self.first + bucket, passed) };
+            if line.over != u16::MAX {
+                line.over -= 1;
+            }
+            passed = if passed + 1 == lines { 0 } else { passed + 1 };
+        }
+        unsafe { (*memory.at(self.first + bucket, at)).take(entry) };
+        self.used[bucket] -= 1;
+        Some(row)
+    }
+
+    /// One chunk more for a bucket: its entries are lifted out and put back in their new homes.
+    #[cold]
+    fn grow(&mut self, memory: &Lines, bucket: usize, spare: &mut Vec<Entry>) -> Option<Growth> {
+        let old = self.lines[bucket];
+        let (class, size, _) = place(old);
+        let page = memory.map(class)?;
+        spare.clear();
+        for at in 0..old {
+            // SAFETY: below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
+            let line = unsafe { &mut *memory.at(self.first + bucket, at) };
+            spare.extend(line.entries().map(|entry| (line.remainder(entry), line.row(entry))));
+            *line = Line::EMPTY;
+        }
+        self.lines[bucket] = old + (1 << size);
+        for &(remainder, row) in spare.iter() {
+            self.put(memory, bucket, remainder, row);
+        }
+        let bytes = size_of::<Line>() << size;
+        Some(Growth { entries_moved: spare.len() as u64, pages_faulted: bytes.div_ceil(page) as u64 })
+    }
+}

@@ -1,0 +1,41 @@
+//! Embedding rows by raw 64-bit keys: they appear when seen and leave when stale.
+//!
+//! In: keys, gradients and counts. Out: values, changes since an epoch. No transport, no files, no Python here.
+//! Read `docs/adr/0030-embedding-table.md` first, then `table.rs`.
+
+mod batch;
+mod changes;
+mod config;
+mod error;
+pub mod half;
+pub mod hash;
+mod index;
+mod init;
+mod line;
+mod lookup;
+mod memory;
+mod normal;
+mod optimizers;
+mod rows;
+mod shard;
+mod simd;
+mod sketch;
+mod store;
+mod sweep;
+mod table;
+mod update;
+
+pub use batch::{Pulled, Update};
+pub use config::{Admission, Bounds, Engine, Eviction, GradientRules, MAX_DIM, Missing, Score, TableConfig};
+pub use error::{Result, TableError};
+pub use half::Dtype;
+pub use init::Init;
+pub use lookup::Extras;
+pub use optimizers::user::{UserCall, UserContext, UserFunction};
+pub use optimizers::{Column, Optimizer};
+pub use shard::Work;
+pub use simd::Level;
+pub use store::{Keys, Slot, Store};
+pub use sweep::{Cursor, Swept};
+pub use table::{Change, Clock, Memory, RowParts, Table};
+pub use update::Updated;

@@ -1,0 +1,109 @@
+//! Fresh zeroed memory straight from the system: mappings that cost nothing until touched, on huge pages where asked.
+
+use std::ptr::NonNull;
+
+pub const PAGE: usize = 4096;
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// A zeroed range of memory, given back when dropped.
+pub struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+    huge: bool,
+}
+
+// SAFETY: a mapping is memory and nothing else; who may read or write it is decided by its users.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `Mapping` itself gives out an address and is never written.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What one first touch brings in, in bytes.
+    pub fn page(&self) -> usize {
+        if self.huge { HUGE_PAGE } else { PAGE }
+    }
+}
+
+#[cfg(all(unix, not(miri)))]
+mod system {
+    use super::*;
+
+    impl Mapping {
+        /// `bytes` of zeros, or None if the system has no more. Huge ones lie on 2 MiB.
+        pub fn zeroed(bytes: usize, huge: bool) -> Option<Mapping> {
+            let align = if huge { HUGE_PAGE } else { PAGE };
+            let bytes = bytes.next_multiple_of(align);
+            let slack = align - PAGE;
+            // SAFETY: a new anonymous private mapping at an address of the system's choice touches nobody's memory.
+            let raw = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    bytes + slack,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                    -1,
+                    0,
+                )
+            };
+            if raw == libc::MAP_FAILED {
+                return None;
+            }
+            let start = raw as usize;
+            let base = start.next_multiple_of(align);
+            let (before, after) = (base - start, start + slack - base);
+            // SAFETY: both ends and the middle lie inside the mapping that was just made, on whole pages.
+            unsafe {
+                if before > 0 {
+                    libc::munmap(raw, before);
+                }
+                if after > 0 {
+                    libc::munmap((base + bytes) as *mut libc::c_void, after);
+                }
+                #[cfg(target_os = "linux")]
+                if huge {
+                    // Advice: a system without huge pages is only slower.
+                    libc::madvise(base as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE);
+                }
+            }
+            Some(Mapping { base: NonNull::new(base as *mut u8)?, bytes, huge })
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // SAFETY: exactly the range that `zeroed` kept; the owner of its contents is gone.
+            unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+        }
+    }
+}
+
+#[cfg(not(all(unix, not(miri))))]
+mod system {
+    use super::*;
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+    impl Mapping {
+        pub fn zeroed(bytes: usize, huge: bool) -> Option<Mapping> {
+            let bytes = bytes.next_multiple_of(PAGE);
+            let layout = Layout::from_size_align(bytes, PAGE).ok()?;
+            // SAFETY: the layout is not empty, or the answer is None.
+            let base = if bytes == 0 { return None } else { unsafe { alloc_zeroed(layout) } };
+            Some(Mapping { base: NonNull::new(base)?, bytes, huge })
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // SAFETY: the layout that `zeroed` allocated with.
+            unsafe { dealloc(self.base.as_ptr(), Layout::from_size_align_unchecked(self.bytes, PAGE)) };
+        }
+    }
+}

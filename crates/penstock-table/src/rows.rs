@@ -1,0 +1,217 @@
+//! Rows: where their values, counts and state lie, and where fresh ones come from (ADR 0030).
+
+use std::sync::Mutex;
+
+use crate::half::Dtype;
+use crate::line::ROWS_A_SHARD;
+use crate::memory::{HUGE_PAGE, Mapping};
+
+const NONE: u32 = u32::MAX;
+/// Below this much, rows lie on ordinary pages, so that a small table stays small.
+const HUGE_FROM: u64 = 128 << 20;
+const HUGE_MAPPING: usize = 32 << 20;
+
+/// The shape of a table's rows. Strides in bytes, offsets in 4-byte words of the side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub dim: usize,
+    pub dtype: Dtype,
+    pub value_stride: usize,
+    pub side_stride: usize,
+    pub version: Option<usize>,
+    pub score: Option<usize>,
+    pub state: usize,
+    pub state_len: usize,
+    extent_shift: u32,
+}
+
+/// The words that every row has beside its values.
+pub const COUNT: usize = 0;
+pub const LAST_SEEN: usize = 1;
+pub const LOCATOR: usize = 2;
+const FIXED: usize = 3;
+
+impl Layout {
+    pub fn new(dim: usize, dtype: Dtype, state_len: usize, version: bool, score: bool) -> Layout {
+        let value_stride = dim * dtype.size_bytes();
+        let (version_at, score_at) = (FIXED, FIXED + usize::from(version));
+        let state = score_at + usize::from(score);
+        let side_stride = 4 * (state + state_len);
+        // Extents of at most 256 rows and, while that leaves 16 rows, 32 KiB.
+        let rows = ((32 << 10) / (value_stride + side_stride)).clamp(16, 256);
+        Layout {
+            dim,
+            dtype,
+            value_stride,
+            side_stride,
+            version: version.then_some(version_at),
+            score: score.then_some(score_at),
+            state,
+            state_len,
+            extent_shift: rows.ilog2(),
+        }
+    }
+
+    pub fn row_bytes(&self) -> usize {
+        self.value_stride + self.side_stride
+    }
+
+    fn side_bytes(&self) -> usize {
+        (self.side_stride << self.extent_shift).next_multiple_of(64)
+    }
+
+    pub fn extent_bytes(&self) -> usize {
+        self.side_bytes() + (self.value_stride << self.extent_shift).next_multiple_of(64)
+    }
+}
+
+/// Fresh extents of a table, shared by its shards.
+pub struct Extents {
+    inner: Mutex<Source>,
+}
+
+#[derive(Default)]
+struct Source {
+    mappings: Vec<Mapping>,
+    mapped: u64,
+    taken: u64,
+    next: usize,
+}
+
+impl Extents {
+    pub fn new() -> Extents {
+        Extents { inner: Mutex::default() }
+    }
+
+    /// Bytes of the extents that were given out.
+    pub fn taken(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).taken
+    }
+
+    /// The boundary of a fresh zeroed extent and the pages its first touch brings in; None if the system has no memory.
+    fn take(&self, layout: &Layout) -> Option<(*mut u8, u64)> {
+        let bytes = layout.extent_bytes();
+        let mut source = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if source.mappings.last().is_none_or(|last| source.next + bytes > last.bytes()) {
+            let huge = source.mapped >= HUGE_FROM;
+            let wanted = if huge { HUGE_MAPPING.max(bytes) } else { HUGE_PAGE.max(bytes) };
+            let mapping = Mapping::zeroed(wanted, huge)?;
+            source.mapped += mapping.bytes() as u64;
+            source.mappings.push(mapping);
+            source.next = 0;
+        }
+        let last = source.mappings.last()?;
+        let pages = (source.next + bytes).div_ceil(last.page()) - source.next.div_ceil(last.page());
+        // SAFETY: `next + bytes` is within the mapping.
+        let boundary = unsafe { last.base().add(source.next + layout.side_bytes()) };
+        source.next += bytes;
+        source.taken += bytes as u64;
+        Some((boundary, pages as u64))
+    }
+}
+
+/// A row's two places. Valid as long as the table; who may write is the shard's owner.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub values: *mut u8,
+    pub side: *mut u32,
+}
+
+impl Row {
+    /// # Safety
+    /// `word` is within the side, and nobody writes it meanwhile.
+    #[inline(always)]
+    pub unsafe fn get(self, word: usize) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.side.add(word) }
+    }
+
+    /// # Safety
+    /// `word` is within the side, and nobody else uses it meanwhile.
+    #[inline(always)]
+    pub unsafe fn set(self, word: usize, value: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { *self.side.add(word) = value }
+    }
+}
+
+/// One shard's rows.
+pub struct Rows {
+    extents: Vec<*mut u8>,
+    next: u32,
+    free: u32,
+    live: u32,
+}
+
+// SAFETY: the extents belong to this shard alone until the table that maps them is dropped.
+unsafe impl Send for Rows {}
+// SAFETY: rows are written through `&mut Rows`'s owner only; readers hold `&`.
+unsafe impl Sync for Rows {}
+
+impl Rows {
+    pub fn new() -> Rows {
+        Rows { extents: Vec::new(), next: 0, free: NONE, live: 0 }
+    }
+
+    /// Rows in use.
+    pub fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// Row numbers given out so far are below this.
+    pub fn end(&self) -> u32 {
+        self.next
+    }
+
+    /// Whether the next `allocate` takes from the system.
+    pub fn left(&self, layout: &Layout) -> u64 {
+        ((self.extents.len() as u64) << layout.extent_shift) - u64::from(self.live)
+    }
+
+    /// The places of row `row`, which was allocated.
+    #[inline(always)]
+    pub fn row(&self, layout: &Layout, row: u32) -> Row {
+        let within = (row & ((1 << layout.extent_shift) - 1)) as usize;
+        debug_assert!(row < self.next);
+        // SAFETY: allocated row numbers have their extent, and both strides stay within it.
+        unsafe {
+            let boundary = *self.extents.get_unchecked((row >> layout.extent_shift) as usize);
+            Row {
+                values: boundary.add(within * layout.value_stride),
+                side: boundary.sub((within + 1) * layout.side_stride).cast(),
+            }
+        }
+    }
+
+    /// A row of undefined contents, and the pages that it faulted in; None if there is no memory.
+    pub fn allocate(&mut self, layout: &Layout, source: &Extents) -> Option<(u32, u64)> {
+        if self.free != NONE {
+            let row = self.free;
+            // SAFETY: a freed row keeps the next freed one in its count, and is nobody's.
+            self.free = unsafe { self.row(layout, row).get(COUNT) };
+            self.live += 1;
+            return Some((row, 0));
+        }
+        let mut pages = 0;
+        if self.next as usize >> layout.extent_shift == self.extents.len() {
+            if self.next >= ROWS_A_SHARD {
+                return None;
+            }
+            let (boundary, fresh) = source.take(layout)?;
+            self.extents.push(boundary);
+            pages = fresh;
+        }
+        let row = self.next;
+        self.next += 1;
+        self.live += 1;
+        Some((row, pages))
+    }
+
+    /// Gives an allocated row back for the next `allocate`.
+    pub fn release(&mut self, layout: &Layout, row: u32) {
+        // SAFETY: the row is allocated and leaves its owner here.
+        unsafe { self.row(layout, row).set(COUNT, self.free) };
+        self.free = row;
+        self.live -= 1;
+    }
+}

@@ -1,0 +1,366 @@
+//! Writing rows: a worker takes the distinct keys of its shards through index, row and optimizer.
+
+use crate::batch::{Distinct, DistinctKeys, Update};
+use crate::config::Admission;
+use crate::half::{Dtype, rounding_bits, rounding_seed};
+use crate::hash::mix;
+use crate::line::{Search, prefetch};
+use crate::lookup::{BLOCK, prefetch_values, shard_of};
+use crate::optimizers::{Group, Step};
+use crate::rows::{COUNT, LAST_SEEN, Row};
+use crate::shard::{Inserting, Shard, Shared, Work};
+use crate::simd::at_each_level;
+
+/// What an update did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Updated {
+    /// Distinct keys.
+    pub distinct: u64,
+    /// Rows that were there and took their step.
+    pub stepped: u64,
+    /// Rows that were made, with or without a step.
+    pub created: u64,
+    /// Sightings of keys that have no row yet.
+    pub sightings: u64,
+    pub(crate) refused: u64,
+}
+
+impl Updated {
+    pub(crate) fn join(&mut self, other: Updated) {
+        self.distinct += other.distinct;
+        self.stepped += other.stepped;
+        self.created += other.created;
+        self.sightings += other.sightings;
+        self.refused += other.refused;
+    }
+}
+
+/// The instant of an update, the same for all workers.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    pub update: u64,
+    pub halvings: u32,
+    pub now: u32,
+}
+
+/// One worker's memory, kept between batches.
+#[derive(Default)]
+pub(crate) struct Worker {
+    pub distinct: DistinctKeys,
+    pub inserting: Inserting,
+    group: Gathered,
+    pub done: Updated,
+}
+
+/// Rows that wait for their step together.
+#[derive(Default)]
+struct Gathered {
+    hash: Vec<u64>,
+    rows: Vec<Row>,
+    values: Vec<*mut f32>,
+    state: Vec<*mut f32>,
+    grads: Vec<*const f32>,
+    /// Of each row: its first place in the batch.
+    first: Vec<u32>,
+    /// Changed gradients, widened halves, a user's gradients.
+    changed: Vec<f32>,
+    widened: Vec<f32>,
+    user: Vec<f32>,
+}
+
+// SAFETY: the pointers are only alive within one call of `work`, on one thread.
+unsafe impl Send for Gathered {}
+// SAFETY: as above; `&Gathered` reads nothing through them.
+unsafe impl Sync for Gathered {}
+
+impl Worker {
+    /// Applies the places `order` of a checked batch (all if None), which belong to `shards`, the first of them number `first`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn work(
+        &mut self,
+        shared: &Shared,
+        shards: &mut [Shard],
+        first: usize,
+        batch: &Update,
+        mask: u64,
+        order: Option<&[u32]>,
+        moment: Moment,
+    ) {
+        let mut distinct = std::mem::take(&mut self.distinct);
+        distinct.collect(shared.level, batch, mask, shared.layout.dim, order);
+        self.done.distinct += distinct.keys.len() as u64;
+        // SAFETY: a table's level is available.
+        unsafe { apply(shared.level, self, shared, shards, first, batch, &distinct, moment) };
+        self.distinct = distinct;
+    }
+
+    pub fn take_counts(&mut self) -> (Updated, Work) {
+        (std::mem::take(&mut self.done), std::mem::take(&mut self.inserting.work))
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn apply_body<S: Search>(
+    worker: &mut Worker,
+    shared: &Shared,
+    shards: &mut [Shard],
+    first: usize,
+    batch: &Update,
+    distinct: &DistinctKeys,
+    moment: Moment,
+) {
+    let keys = &distinct.keys[..];
+    let layout = &shared.layout;
+    let after = |from: usize| keys[from.min(keys.len())..].iter().take(BLOCK);
+    let ask = |shards: &[Shard], from: usize| {
+        for key in after(from) {
+            prefetch(shards[shard_of(key.hash) - first].buckets.home_line(&shared.lines, key.hash));
+        }
+    };
+    // The home line is computed anew: rows that were made since it was asked for may have grown the bucket. What is
+    // found stays true: rows never move, and no other distinct key can make this one.
+    let find = |shards: &[Shard], from: usize, rows: &mut [Option<u32>; BLOCK]| {
+        for (found, key) in rows.iter_mut().zip(after(from)) {
+            let shard = &shards[shard_of(key.hash) - first];
+            let line = shard.buckets.home_line(&shared.lines, key.hash);
+            // SAFETY: the line is this hash's; the caller vouches for S.
+            *found = unsafe { shard.buckets.find_from::<S>(&shared.lines, line, key.hash) };
+            match *found {
+                Some(number) => {
+                    let row = shard.rows.row(layout, number);
+                    prefetch_values(shared, row);
+                    prefetch(row.side);
+                    if layout.side_stride > 64 {
+                        prefetch(row.side.wrapping_add(16));
+                    }
+                    shard.changes.prefetch(number);
+                }
+                None if !shared.config.admission.at_first_sight() => shard.sketch.prefetch(key.hash),
+                None => {}
+            }
+        }
+    };
+    let mut rows = [[None; BLOCK]; 2];
+    ask(shards, 0);
+    find(shards, 0, &mut rows[0]);
+    ask(shards, BLOCK);
+    let (mut from, mut turn) = (0, 0);
+    while from < keys.len() {
+        find(shards, from + BLOCK, &mut rows[1 - turn]);
+        ask(shards, from + 2 * BLOCK);
+        worker.group.clear();
+        for (i, key) in after(from).enumerate() {
+            let shard = &mut shards[shard_of(key.hash) - first];
+            let shows = distinct.shows.get(from + i).copied();
+            let row = match rows[turn][i] {
+                Some(number) => {
+                    shard.changes.mark(number);
+                    let row = shard.rows.row(layout, number);
+                    touch(shared, row, key.occurrences, shows, moment.now);
+                    worker.done.stepped += 1;
+                    row
+                }
+                None => match absent(shared, shard, key, shows, moment, &mut worker.inserting, &mut worker.done) {
+                    Some(row) => row,
+                    None => continue,
+                },
+            };
+            let grad = distinct.gradient(batch, layout.dim, key);
+            worker.group.push(shared, row, key.hash, grad, distinct.first[from + i]);
+        }
+        worker.group.step(shared, batch, moment);
+        from += BLOCK;
+        turn = 1 - turn;
+    }
+}
+
+at_each_level! {
+    /// # Safety
+    /// `level` is available; every distinct key belongs to `shards`, of which the first is number `first`.
+    unsafe fn apply(
+        worker: &mut Worker, shared: &Shared, shards: &mut [Shard], first: usize, batch: &Update<'_>,
+        distinct: &DistinctKeys, moment: Moment,
+    ) = apply_body
+}
+
+/// Counts and stamps a present row.
+#[inline(always)]
+fn touch(shared: &Shared, row: Row, occurrences: u32, shows: Option<[f32; 2]>, now: u32) {
+    // SAFETY: a present row of a shard that the caller holds by `&mut`; every word is within its side.
+    unsafe {
+        if let Some(at) = shared.layout.score {
+            let score = f32::from_bits(row.get(at));
+            row.set(at, scored(shared, score, row.get(LAST_SEEN), shows, now).to_bits());
+        }
+        row.set(COUNT, row.get(COUNT).saturating_add(occurrences));
+        row.set(LAST_SEEN, row.get(LAST_SEEN).max(now));
+        if let Some(version) = shared.layout.version {
+            row.set(version, row.get(version).wrapping_add(1));
+        }
+    }
+}
+
+/// A score of `last` with what was seen at `now`, as of the later of the two.
+fn scored(shared: &Shared, score: f32, last: u32, shows: Option<[f32; 2]>, now: u32) -> f32 {
+    let Some(rule) = shared.config.eviction.score else { return score };
+    let [shows, clicks] = shows.unwrap_or_default();
+    let more = shows * rule.show_weight + clicks * rule.click_weight;
+    let fade = |idle: u32| crate::sweep::fade(idle, rule.half_life_s);
+    if now >= last { score * fade(now - last) + more } else { score + more * fade(last - now) }
+}
+
+/// An absent key's sighting. The row, if there is one now that takes the gradient.
+#[inline(never)]
+fn absent(
+    shared: &Shared,
+    shard: &mut Shard,
+    key: &Distinct,
+    shows: Option<[f32; 2]>,
+    moment: Moment,
+    inserting: &mut Inserting,
+    done: &mut Updated,
+) -> Option<Row> {
+    let at_once = shared.config.admission.at_first_sight();
+    let count = match shared.config.admission {
+        _ if at_once => key.occurrences,
+        Admission::Count { least, .. } => {
+            done.sightings += u64::from(key.occurrences);
+            let count = shard.sketch.add(key.hash, key.occurrences, moment.halvings);
+            if count < least || key.occurrences == 0 {
+                return None;
+            }
+            count
+        }
+        Admission::Probability(p) => {
+            done.sightings += u64::from(key.occurrences);
+            if !drawn(p, key, shared.config.seed, moment.update) {
+                return None;
+            }
+            key.occurrences
+        }
+        Admission::Always => key.occurrences,
+    };
+    let Some(row) = shard.create(shared, key.hash, count, moment.now, inserting) else {
+        done.refused += 1;
+        return None;
+    };
+    done.created += 1;
+    if let Some(at) = shared.layout.score {
+        // SAFETY: a present row of a shard that the caller holds by `&mut`.
+        unsafe { row.set(at, scored(shared, 0.0, moment.now, shows, moment.now).to_bits()) };
+    }
+    at_once.then_some(row)
+}
+
+/// Whether one of a key's sightings in this update draws its row: the chance that none does is (1 - p)^sightings.
+fn drawn(p: f64, key: &Distinct, seed: u64, update: u64) -> bool {
+    let (mut none, mut square, mut left) = (1.0, 1.0 - p, key.occurrences);
+    while left > 0 {
+        if left & 1 == 1 {
+            none *= square;
+        }
+        square *= square;
+        left >>= 1;
+    }
+    let draw = (mix(key.hash ^ mix(update ^ mix(seed))) >> 11) as f64 / (1u64 << 53) as f64;
+    draw >= none
+}
+
+impl Gathered {
+    fn clear(&mut self) {
+        self.hash.clear();
+        self.rows.clear();
+        self.values.clear();
+        self.state.clear();
+        self.grads.clear();
+        self.first.clear();
+    }
+
+    #[inline(always)]
+    fn push(&mut self, shared: &Shared, row: Row, hash: u64, grad: *const f32, first: u32) {
+        self.values.push(row.values.cast());
+        self.state.push(row.side.wrapping_add(shared.layout.state).cast());
+        self.grads.push(grad);
+        if shared.layout.dtype != Dtype::F32 || !shared.config.gradient.is_none() {
+            self.hash.push(hash);
+            self.rows.push(row);
+            self.first.push(first);
+        }
+    }
+
+    #[inline(always)]
+    fn step(&mut self, shared: &Shared, batch: &Update, moment: Moment) {
+        let layout = &shared.layout;
+        let half = layout.dtype != Dtype::F32;
+        // SAFETY: the rows are distinct rows of shards that the worker holds by `&mut`; gradients belong to the batch
+        // or to its sums; scratch is not resized until the step is done. The table's level is available.
+        unsafe {
+            if half {
+                self.widen(shared);
+            }
+            if !shared.config.gradient.is_none() {
+                self.change_gradients(shared, batch);
+            }
+            let step = Step { rate: shared.rate, update: moment.update };
+            let group = Group {
+                dim: layout.dim,
+                state_len: layout.state_len,
+                values: &self.values,
+                state: &self.state,
+                grads: &self.grads,
+            };
+            shared.config.optimizer.apply(shared.level, step, &group, &mut self.user);
+            if half {
+                self.narrow(shared, moment.update);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As in `step`.
+    #[inline(never)]
+    unsafe fn widen(&mut self, shared: &Shared) {
+        let dim = shared.layout.dim;
+        self.widened.resize(self.rows.len() * dim, 0.0);
+        for ((row, wide), pointer) in self.rows.iter().zip(self.widened.chunks_exact_mut(dim)).zip(&mut self.values) {
+            // SAFETY: the caller's promise.
+            unsafe { row.load(&shared.layout, wide) };
+            *pointer = wide.as_mut_ptr();
+        }
+    }
+
+    /// # Safety
+    /// As in `step`, and `widen` came before.
+    #[inline(never)]
+    unsafe fn narrow(&self, shared: &Shared, update: u64) {
+        let (dim, half) = (shared.layout.dim, shared.layout.dtype);
+        for ((row, wide), &hash) in self.rows.iter().zip(self.widened.chunks_exact(dim)).zip(&self.hash) {
+            let seed = rounding_seed(hash, update);
+            // SAFETY: the row's values are `dim` halves.
+            let stored = unsafe { std::slice::from_raw_parts_mut(row.values.cast::<u16>(), dim) };
+            for (element, (stored, &wide)) in stored.iter_mut().zip(wide).enumerate() {
+                *stored = half.narrow(wide, rounding_bits(seed, element));
+            }
+        }
+    }
+
+    /// # Safety
+    /// As in `step`.
+    #[inline(never)]
+    unsafe fn change_gradients(&mut self, shared: &Shared, batch: &Update) {
+        let dim = shared.layout.dim;
+        self.changed.clear();
+        for &grad in &self.grads {
+            // SAFETY: a gradient is `dim` floats.
+            self.changed.extend_from_slice(unsafe { std::slice::from_raw_parts(grad, dim) });
+        }
+        for (i, grad) in self.changed.chunks_exact_mut(dim).enumerate() {
+            // SAFETY: values are `dim` floats (halves were widened), no two alike.
+            let values = unsafe { std::slice::from_raw_parts_mut(self.values[i], dim) };
+            let pulled = batch.pulled.map(|pulled| &pulled.values[self.first[i] as usize * dim..][..dim]);
+            shared.config.gradient.apply(shared.rate, values, grad, pulled);
+            self.grads[i] = grad.as_ptr();
+        }
+    }
+}
