@@ -16,21 +16,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from penstock.engines.base import engine
 from penstock.engines.guard import said_bytes
 from penstock.engines.spec import NodeResult, NodeSpec
-from penstock.engines.worker import RESULT
 from penstock.errors import PenstockError
 from penstock.flow import cache
-from penstock.flow.launcher import EVENTS, GRACE_S, Ended, Job, Launcher
+from penstock.flow.launcher import EVENTS, GRACE_S, SPEC, Ended, Job, Launcher
+from penstock.flow.node_state import NodeState, Watcher, read_result, stored_outputs
 from penstock.flow.plan import Plan, PlannedNode
 from penstock.flow.records import NodeRecord, NodeStatus, RunStatus, StoredOutput
+from penstock.flow.replaced import in_the_way, refusal, written_as
 from penstock.flow.store import RunStore
+from penstock.operators.base import Output
 from penstock.operators.secrets import mask, reveal
 
 #: Between attempts: 1 s, 2 s, 4 s ... up to a minute, each up to half as long again, so that retries spread out.
@@ -40,55 +42,6 @@ BACKOFF_MAX_S = 60.0
 NO_SPACE_BYTES = 64 << 10
 #: How often progress is read and deadlines are looked at.
 TICK_S = 0.1
-
-
-class Watcher(Protocol):
-    """Who is told what happens (a terminal, a log); it must not block."""
-
-    def started(self, run: str, nodes: tuple[str, ...], folder: Path) -> None: ...
-    def node(self, state: NodeState) -> None: ...
-    def progress(self, state: NodeState, event: Mapping[str, Any]) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
-@dataclass
-class NodeState:
-    """Where one node stands in this run."""
-
-    plan: PlannedNode
-    status: NodeStatus = "waiting"
-    attempt: int = 0
-    tries: int = 0  # of this runner; attempts count over all runners of the run
-    cached_from: str = ""
-    kept: bool = False  # done before this runner took the run over
-    started: float = 0.0
-    ended: float = 0.0
-    not_before: float = 0.0
-    deadline: float = math.inf
-    stopping: str = ""  # why it is being stopped: "timeout", "interrupted"
-    stop_by: float = math.inf
-    keyed: cache.Keyed | None = None
-    result: Mapping[str, Any] = field(default_factory=dict)
-    outputs: dict[str, StoredOutput] = field(default_factory=dict)
-    error: str = ""
-    hint: str = ""
-    code: str = ""
-    problems: tuple[Mapping[str, Any], ...] = ()
-    events_at: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.plan.name
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, (self.ended or time.time()) - self.started) if self.started else 0.0
-
-    @property
-    def rows(self) -> int | None:
-        """Rows it wrote, over all its frames; None where nobody counted."""
-        counted = [o.rows for o in self.outputs.values() if o.rows is not None]
-        return sum(counted) if counted else None
 
 
 class Execution:
@@ -192,12 +145,28 @@ class Execution:
                 state.keyed = cache.key_of(self.plan, node, self.made)
             if self._reuse(state):
                 return True
+            self._refuse_to_delete(node)
             self._start(state)
         except PenstockError as error:
             self._fail(state, error.message, error.hint, error.code)
         except OSError as error:
             self._fail(state, f"node '{node.name}' cannot start: {error}", "is the disk full?", "RUN011")
         return False
+
+    def _refuse_to_delete(self, node: PlannedNode) -> None:
+        """Raise `PenstockError` where an output would delete what is no data; the check saw the folders of its time."""
+        for name, operator in node.operators.items():
+            if not isinstance(operator, Output):
+                continue
+            place = operator.model_copy(update={"path": reveal(operator.path)})
+            found = in_the_way(place)
+            if found and not self.store.wrote(written_as(place.path)) and not self._tried(node):
+                message, hint = refusal(f"{node.name}.{name}", place.path, found)
+                raise PenstockError(message, hint, "DATA024")
+
+    def _tried(self, node: PlannedNode) -> bool:
+        """Whether an attempt of this run was let through before: what lies there may be what it left."""
+        return any(a["node"] == node.name for a in self.store.attempts(self.run))
 
     def _paths(self, node: PlannedNode) -> dict[str, str]:
         """output -> where it goes in this run."""
@@ -231,7 +200,7 @@ class Execution:
             if left is None or left.status != "done":
                 return False
             result = left.model_dump(mode="json")
-            outputs = _stored(left)
+            outputs = stored_outputs(left)
             # Nobody recorded how they looked when they were left: only their content can tell.
             if not all(cache.stands(replace(o, stat="")) for o in outputs.values()):
                 return False
@@ -265,7 +234,7 @@ class Execution:
                      **state.keyed.lineage},
             threads=threads, memory_bytes=node.memory_bytes,
         )  # fmt: skip
-        (folder / "spec.json").write_text(spec.model_dump_json(indent=1))
+        (folder / SPEC).write_text(spec.model_dump_json(indent=1))
         environment = {name: reveal(value) for name, value in node.env.items()}
         if threads and node.engine == "local":
             environment.setdefault("POLARS_MAX_THREADS", str(threads))  # read once, when Polars is imported
@@ -323,7 +292,7 @@ class Execution:
                 shutil.rmtree(left, ignore_errors=True)
         if result is not None and result.status == "done":
             self.store.end_attempt(self.run, state.name, state.attempt, "done")
-            self._done(state, result.model_dump(mode="json"), _stored(result))
+            self._done(state, result.model_dump(mode="json"), stored_outputs(result))
             return
         if state.stopping == "interrupted":
             self.store.end_attempt(self.run, state.name, state.attempt, "interrupted")
@@ -388,17 +357,3 @@ class Execution:
         state.error, state.hint, state.code = mask(error), mask(hint), code
         self.store.fail_node(self.run, state.name, status, state.error, state.hint, code)
         self.watcher.node(state)
-
-
-def read_result(folder: Path) -> NodeResult | None:
-    try:
-        return NodeResult.model_validate_json((folder / RESULT).read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def _stored(result: NodeResult) -> dict[str, StoredOutput]:
-    return {
-        name: StoredOutput(o.path, o.rows, o.size_bytes, o.content, cache.stat_of(o.path))
-        for name, o in result.outputs.items()
-    }

@@ -24,6 +24,7 @@ from penstock.engines.worker import PARENT
 from penstock.errors import PenstockError
 
 EVENTS = "events.ndjson"
+SPEC = "spec.json"
 LOG = "log.txt"
 #: A node asked to stop has this long to leave by itself.
 GRACE_S = 5.0
@@ -216,7 +217,7 @@ class LocalLauncher:
     def _fork(self, server: _Forkserver, job: Job) -> int:
         request = {
             "id": job.key,
-            "spec": str(job.folder / "spec.json"),
+            "spec": str(job.folder / SPEC),
             "events": str(job.folder / EVENTS),
             "log": str(job.folder / LOG),
         }
@@ -235,7 +236,7 @@ class LocalLauncher:
         try:
             with (job.folder / EVENTS).open("ab") as events, (job.folder / LOG).open("ab") as log:
                 process = subprocess.Popen(
-                    [job.python, "-m", "penstock.engines.worker", str(job.folder / "spec.json")],
+                    [job.python, "-m", "penstock.engines.worker", str(job.folder / SPEC)],
                     stdin=subprocess.DEVNULL,
                     stdout=events,
                     stderr=log,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from penstock.flow.execution import NodeState, Watcher
+from penstock.flow.node_state import NodeState, Watcher
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

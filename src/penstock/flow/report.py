@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.flow.drawing import draw
-from penstock.flow.execution import NodeState
 from penstock.flow.model import Flow
+from penstock.flow.node_state import NodeState
 from penstock.flow.progress import said_seconds, told
 from penstock.flow.records import RunRecord
 from penstock.operators.report import page, said, section_html, table

@@ -19,9 +19,10 @@ from penstock.errors import PenstockError, Problem, ProblemsFound, RequestError,
 from penstock.flow import cache
 from penstock.flow.check import check
 from penstock.flow.claims import Claims, written_paths
-from penstock.flow.execution import Execution, NodeState, Watcher, read_result
-from penstock.flow.launcher import Job, LocalLauncher, end_strays
+from penstock.flow.execution import Execution
+from penstock.flow.launcher import SPEC, Job, LocalLauncher, end_strays
 from penstock.flow.model import Flow
+from penstock.flow.node_state import NodeState, Watcher, read_result
 from penstock.flow.plan import Plan, plan
 from penstock.flow.reader import read
 from penstock.flow.records import NodeRecord, RunRecord, StoredOutput
@@ -267,7 +268,7 @@ def preview(request: Request, target: str, rows: int) -> tuple[Mapping[str, Any]
             steps=node.bind({**paths, **own}), values=todo.values,
             node_outputs=paths, memory_bytes=node.memory_bytes, preview=Preview(step=step, rows=rows),
         )  # fmt: skip
-        (folder / "spec.json").write_text(spec.model_dump_json())
+        (folder / SPEC).write_text(spec.model_dump_json())
         environment = {k: reveal(v) for k, v in node.env.items()}
         launcher = LocalLauncher(folder, forkserver=False)
         try:

@@ -281,6 +281,10 @@ class RunStore:
         rows = self._db.execute("SELECT * FROM outputs WHERE run=? ORDER BY node, output", (run,))
         return {(r["node"], r["output"]): _output(r) for r in rows}
 
+    def wrote(self, path: str) -> bool:
+        """Whether a run on record left an output at this path."""
+        return self._db.execute("SELECT 1 FROM outputs WHERE path=? LIMIT 1", (path,)).fetchone() is not None
+
     # --- the cache ---
 
     def cached(self, key: str) -> CacheEntry | None:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 
 from penstock.data.stores import is_remote, local_path
+from penstock.errors import PenstockError
 from penstock.flow.checks.findings import NodeState, Scene, StepState
 from penstock.flow.graph import ancestors
+from penstock.flow.replaced import in_the_way, refusal, replaces_folder, written_as
 from penstock.flow.store_places import store_folder
 from penstock.flow.values import flow_dir
 from penstock.operators.base import Output
@@ -50,12 +52,13 @@ def check_targets(scene: Scene) -> None:
 
 
 def check_replaced(scene: Scene) -> None:
-    """A folder that is replaced as a whole holds nothing that the flow needs: not the flow, nor what it reads."""
+    """A folder that is replaced as a whole holds nothing that the flow needs (not the flow, nor what it reads), and
+    nothing that is plainly not data."""
     replacing = [
         (node, step, operator)
         for node in scene.nodes.values()
         for step, operator in written(node)
-        if operator.folder() and operator.mode == "replace" and not is_remote(operator.path)
+        if replaces_folder(operator)
     ]
     held = _held(scene) if replacing else {}
     for node, step, operator in replacing:
@@ -64,6 +67,29 @@ def check_replaced(scene: Scene) -> None:
             place = shown(os.path.normpath(operator.path), scene)
             message = f"{_full(node, step)} replaces the folder {place}, which holds {what}"
             scene.findings.add(step.step.line, "FLOW055", message, "give the output a folder of its own")
+            continue
+        found = in_the_way(operator)
+        if found and not _on_record(scene, operator):
+            place = shown(os.path.normpath(operator.path), scene)
+            message, hint = refusal(f"{node.name}.{step.step.name}", place, found)
+            scene.findings.add(step.step.line, "DATA024", message, hint)
+
+
+def _on_record(scene: Scene, operator: Output) -> bool:
+    """Whether a run that the store knows wrote this place."""
+    folder = store_folder(flow_dir(scene.flow))
+    if not (folder / "store.sqlite").exists():
+        return False
+    from penstock.flow.store import RunStore  # SQLite, for the rare flow that must ask
+
+    try:
+        store = RunStore.open(folder)
+        try:
+            return store.wrote(written_as(operator.path))
+        finally:
+            store.close()
+    except PenstockError:
+        return False  # the run will say what is wrong with its store
 
 
 def _held(scene: Scene) -> dict[str, str]:
