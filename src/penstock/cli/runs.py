@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from penstock.data.leftovers import clear
 from penstock.errors import PenstockError, RequestError, did_you_mean
 from penstock.flow import collect
 from penstock.flow import run as running
@@ -325,13 +326,16 @@ def cancel(run_: str, store: Path | None, as_json: bool) -> None:
 @_STORE
 @_JSON
 def gc(keep: int, days: float, yes: bool, store: Path | None, as_json: bool) -> None:
-    """Remove old runs. A dry run unless --yes is given.
+    """Remove old runs, and what killed runs left beside their outputs. A dry run unless --yes is given.
 
     The newest finished run of each flow stays, and so does what the cache needs.
     """
     documents: list[dict[str, Any]] = []
+    asides: list[dict[str, Any]] = []
     for folder in _stores(store):
         found = RunStore.open(folder, create=False)
+        for left in collect.left_aside(found):  # before the runs that know of it go
+            asides.append({"path": str(left.path), "size_bytes": left.size_bytes, "removed": yes and clear(left)})
         for each in collect.candidates(found, keep, days):
             removed = collect.remove(found, each) if yes else False
             documents.append({"run": each.run.run, "flow": each.run.flow, "status": each.run.status,
@@ -342,14 +346,17 @@ def gc(keep: int, days: float, yes: bool, store: Path | None, as_json: bool) -> 
                 shutil.rmtree(found.run_folder(name), ignore_errors=True)
         found.close()
     if as_json:
-        print(json.dumps({"removed": yes, "runs": documents}))
+        print(json.dumps({"removed": yes, "runs": documents, "left_aside": asides}))
         return
     for d in documents:
         print(f"{d['run']}  {_when(d['started'])}  {d['size_bytes']:>12,} bytes  {d['flow']}")
-    total = sum(d["size_bytes"] for d in documents)
+    for a in asides:
+        print(f"{a['path']}  {a['size_bytes']:>12,} bytes  left by a run that was killed")
+    total = sum(d["size_bytes"] for d in documents + asides)
     verb = "removed" if yes else "would be removed"
-    print(f"{len(documents)} run{'s' if len(documents) != 1 else ''}, {total:,} bytes {verb}")
-    if documents and not yes:
+    also = f" and {len(asides)} left aside" if asides else ""
+    print(f"{len(documents)} run{'s' if len(documents) != 1 else ''}{also}, {total:,} bytes {verb}")
+    if (documents or asides) and not yes:
         print("  hint: --yes removes them")
 
 

@@ -84,8 +84,8 @@ class Target:
             self._acquire()
             self._recover()
             # The suffix stays last: writers choose their compression by it.
-            staging = self.final.parent / f".{self.final.name}.penstock-{self._scope()}{self.final.suffix}"
-            _remove(staging)
+            staging = self.final.parent / f"{aside(self.final)}{self._scope()}{self.final.suffix}"
+            remove(staging)
             if self.folder:
                 staging.mkdir()
             self._staging = staging
@@ -108,7 +108,7 @@ class Target:
                 else:
                     os.replace(staging, self.final)  # noqa: PTH105
                 _sync_folder(self.final.parent)
-                _remove(staging)
+                remove(staging)
                 return Written(str(self.path), size_bytes(self.url), content_hash(self.url))
         finally:
             self._release()
@@ -118,7 +118,7 @@ class Target:
         if self._staging is not None:
             if not self.remote:
                 with contextlib.suppress(OSError):  # the next target of this place removes it
-                    _remove(self._staging)
+                    remove(self._staging)
             self._staging = None
         self._release()
 
@@ -128,31 +128,16 @@ class Target:
         return self.stem if self.mode == "append" else "new"
 
     def _lock_path(self) -> Path:
-        return self.final.parent / f".{self.final.name}.penstock-{self._scope()}.lock"
+        return self.final.parent / f"{aside(self.final)}{self._scope()}.lock"
 
     def _acquire(self) -> None:
-        """Hold the place by flock, which the kernel lets go of when a process dies."""
-        while True:
-            handle = os.open(self._lock_path(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(handle)
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-                raise DataError(
-                    f"{self.url} is being written by another live run",
-                    "wait for it, cancel it, or write to another path",
-                    "DATA014",
-                ) from error
-            try:
-                same = os.fstat(handle).st_ino == os.stat(self._lock_path()).st_ino  # noqa: PTH116
-            except FileNotFoundError:
-                same = False
-            if same:
-                self._lock = handle
-                return
-            os.close(handle)  # its last holder removed the file between our open and our lock
+        self._lock = hold(self._lock_path())
+        if self._lock is None:
+            raise DataError(
+                f"{self.url} is being written by another live run",
+                "wait for it, cancel it, or write to another path",
+                "DATA014",
+            )
 
     def _release(self) -> None:
         if self._room is not None:
@@ -191,13 +176,13 @@ class Target:
             )
 
     def _old(self) -> Path:
-        return self.final.parent / f".{self.final.name}.penstock-old"
+        return self.final.parent / f"{aside(self.final)}old"
 
     def _recover(self) -> None:
         """Undo a swap-by-two-renames that died in the middle (filesystems without RENAME_EXCHANGE)."""
         if self._old().exists() and not self.final.exists():
             self._old().rename(self.final)
-        _remove(self._old())
+        remove(self._old())
 
     def _swap(self, staging: Path) -> None:
         if not self.final.exists():
@@ -206,7 +191,7 @@ class Target:
             self.final.rename(self._old())
             staging.rename(self.final)
             _sync_folder(self.final.parent)
-            _remove(self._old())
+            remove(self._old())
 
     def _add(self, staging: Path) -> None:
         """Move each staged file into the folder under this run's name; a retry replaces its own."""
@@ -236,6 +221,31 @@ class Target:
             else:
                 remote.replace(self.url, staging, f"{self.stem}-{uuid.uuid4().hex[:8]}")
             return Written(self.url, *_weigh(_listing(staging)))
+
+
+def aside(final: Path) -> str:
+    """How the hidden names begin that lie beside a place while it is written: `.NAME.penstock-`."""
+    return f".{final.name}.penstock-"
+
+
+def hold(lock: Path) -> int | None:
+    """Hold a place by flock, which the kernel lets go of when a process dies; None while a live one holds it."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            return None
+        try:
+            same = os.fstat(handle).st_ino == os.stat(lock).st_ino  # noqa: PTH116
+        except FileNotFoundError:
+            same = False
+        if same:
+            return handle
+        os.close(handle)  # its last holder removed the file between our open and our lock
 
 
 def named_for_append(staging: Path, stem: str) -> list[tuple[Path, str]]:
@@ -287,7 +297,7 @@ def _taken(url: str) -> DataError:
     )
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,8 +1,8 @@
-"""`flow gc`: which runs may go, what they weigh, and removing them.
+"""`flow gc`: which runs may go, what they weigh, and removing them; and what killed runs left beside their outputs.
 
 A run stays when it lives, when it is the newest finished run of its flow, or when it is among the last `keep` or
 younger than `days`. Nothing that stays needs a run that goes: reused outputs are linked into the run that reused them,
-and a cache entry goes with the outputs it points into.
+and a cache entry goes with the outputs it points into. Feature plans stay: any run may apply any of them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
+from penstock.data.leftovers import Leftover, leftovers
+from penstock.engines.spec import NodeSpec
+from penstock.flow.launcher import SPEC
 from penstock.flow.records import RunRecord
 from penstock.flow.store import RunStore
 
@@ -63,6 +67,25 @@ def remove(store: RunStore, found: Candidate) -> bool:
     finally:
         os.close(lock)
     return True
+
+
+def left_aside(store: RunStore) -> list[Leftover]:
+    """What killed runs of this store left beside the outputs they declared and no live run holds, by path."""
+    declared: set[str] = set()
+    for record in store.runs():
+        for spec in store.run_folder(record.run).glob(f"nodes/*/attempt-*/{SPEC}"):
+            with suppress(OSError, ValueError):  # a spec that was cut short names no output that was begun
+                steps = NodeSpec.model_validate_json(spec.read_bytes()).steps
+                declared |= {step.attrs.get("path", "") for step in steps if step.kind == "output"}
+    found = {left.path: left for path in declared - {""} for left in _beside(path)}
+    return [found[path] for path in sorted(found)]
+
+
+def _beside(path: str) -> list[Leftover]:
+    try:
+        return leftovers(path)
+    except OSError:  # a folder that may not be read
+        return []
 
 
 def orphans(store: RunStore) -> list[str]:

@@ -12,6 +12,7 @@ import fsspec
 import pytest
 
 from penstock.data import targets
+from penstock.data.leftovers import clear, leftovers
 from penstock.data.paths import resolve
 from penstock.data.remote import fetch
 from penstock.data.stores import storing
@@ -93,6 +94,39 @@ def test_a_swap_by_two_renames_that_died_in_the_middle_is_undone(tmp_path: Path)
     to.staging()
     assert (tmp_path / "out" / "a").read_text() == "1"
     to.abort()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.csv.gz", "replace"), ("out", "replace"), ("out", "append")])
+def test_what_a_killed_writer_left_is_found_and_cleared_but_not_a_live_ones(
+    tmp_path: Path, name: str, mode: Mode
+) -> None:
+    place = tmp_path / name
+    to = target(place, "." not in name, mode)
+    staging = to.staging()
+    file = staging / "part" if staging.is_dir() else staging
+    file.write_text("half")
+    assert leftovers(str(place)) == []
+    assert to._lock is not None
+    os.close(to._lock)  # as the kernel does when its process is killed
+    [left] = leftovers(str(place))
+    assert (left.path, left.size_bytes) == (staging, 4)
+    again = target(place, "." not in name, mode)
+    again.staging()
+    assert not clear(left), "somebody writes there again"
+    again.abort()
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("half")
+    assert clear(left) and everything(tmp_path) == [] and leftovers(str(place)) == []
+
+
+def test_the_old_content_of_a_broken_swap_is_no_leftover_while_it_is_all_there_is(tmp_path: Path) -> None:
+    put(tmp_path / "out", {"a": "1"})
+    (tmp_path / "out").rename(tmp_path / ".out.penstock-old")
+    assert leftovers(str(tmp_path / "out")) == []
+    (tmp_path / "out").mkdir()
+    [left] = leftovers(str(tmp_path / "out"))
+    (tmp_path / "out").rmdir()
+    assert not clear(left) and everything(tmp_path) == [".out.penstock-old/a"]
 
 
 def test_append_adds_one_file_a_run_and_a_retry_replaces_its_own(tmp_path: Path) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,35 @@ FLOW = """<flow xmlns="urn:penstock:flow:1" name="f">
   </node>
 </flow>
 """
+
+
+#: A program that begins its output with the name of the process that started it, and never ends.
+HANGS = """<flow xmlns="urn:penstock:flow:1" name="f">
+  <node name="n" engine="command">
+    <arg>sh</arg><arg>-c</arg><arg>echo $PPID > $PENSTOCK_OUT_o/half; exec sleep 60</arg>
+    <output name="o" type="text" path="out/rows"/>
+  </node>
+</flow>
+"""
+FEATURES = """<features xmlns="urn:penstock:features:1" name="f">
+  <slot name="x" id="1" fn="hash" from="x"/>
+</features>
+"""
+MAPPED = """<flow xmlns="urn:penstock:flow:1" name="f">
+  <node name="n">
+    <input name="a" type="csv" path="in.csv"/>
+    <process name="m" type="features" from="a" map="features.xml"/>
+    <output name="o" type="parquet" from="m" path="out/mapped.parquet"/>
+  </node>
+</flow>
+"""
+
+
+def wait_for(something: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not something():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Folder:
@@ -55,6 +89,11 @@ class Folder:
 
     def run(self, *arguments: str, status: int = 0) -> Any:
         return self.command("run", "f.xml", *arguments, status=status)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A run in a process of its own, to be killed."""
+        command = [sys.executable, "-m", "penstock.cli", "flow", "run", "f.xml"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def cached(self, *arguments: str) -> dict[str, bool]:
         return {n["name"]: n["cached"] for n in self.run(*arguments)["nodes"]}
@@ -223,6 +262,36 @@ class TestGc:
         failed = folder.run(status=1)["run"]
         listed = folder.command("gc", "--keep", "0", "--days", "0")
         assert [r["run"] for r in listed["runs"]] == [failed] and done != failed
+
+    def test_feature_plans_stay_for_whoever_needs_them(self, folder: Folder) -> None:
+        (folder.path / "features.xml").write_text(FEATURES)
+        (folder.path / "f.xml").write_text(MAPPED)
+        plans = folder.path / ".penstock/plans"
+        folder.run()
+        kept = {p.relative_to(plans): p.read_bytes() for p in plans.rglob("*") if p.is_file()}
+        assert kept
+        folder.run("--force")
+        assert len(folder.command("gc", "--keep", "0", "--days", "0", "--yes")["runs"]) == 1
+        assert {p.relative_to(plans): p.read_bytes() for p in plans.rglob("*") if p.is_file()} == kept
+
+    def test_what_a_killed_run_left_beside_its_outputs_goes_and_what_a_live_one_writes_stays(
+        self, folder: Folder
+    ) -> None:
+        (folder.path / "f.xml").write_text(HANGS)
+        left = folder.path / "out/.rows.penstock-new"
+        running = folder.start()
+        wait_for(lambda: (left / "half").exists() and (left / "half").read_text().endswith("\n"))
+        assert folder.command("gc")["left_aside"] == []
+        assert folder.command("gc", "--yes")["left_aside"] == [] and (left / "half").exists()
+        worker = (left / "half").read_text()
+        os.kill(int(worker), signal.SIGKILL)
+        assert running.wait(60) == 1
+        [listed] = folder.command("gc")["left_aside"]
+        assert listed == {"path": str(left), "size_bytes": len(worker), "removed": False} and (left / "half").exists()
+        (folder.path / "out/.other.penstock-new").write_text("of no output that a run declared")
+        assert folder.command("gc", "--yes")["left_aside"] == [listed | {"removed": True}]
+        assert [p.name for p in (folder.path / "out").iterdir()] == [".other.penstock-new"]
+        assert folder.command("gc")["left_aside"] == []
 
 
 def test_a_store_of_a_newer_penstock_is_refused(folder: Folder) -> None:
