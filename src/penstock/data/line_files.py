@@ -29,24 +29,39 @@ LIBSVM_SCHEMA = pa.schema(
 )
 
 
-def json_schema(files: Sequence[File], encoding: str, types: Types) -> pa.Schema:
+def json_schema(files: Sequence[File], encoding: str, types: Types, columns: Sequence[str] = ()) -> pa.Schema:
     """The columns of the first rows of the first file; `types` adds columns those rows lack, and has the last word.
+    Where there are no rows, `columns` are strings unless `types` says otherwise.
 
-    Raises `DataError` where that file cannot be read or holds no object in its first rows.
+    Raises `DataError` where that file cannot be read, or holds no object in its first rows and nothing names columns.
     """
-    first = first_with_rows(files)
-    mtime = 0 if first.remote else Path(first.url).stat().st_mtime_ns
+    sample = _first_rows(files, encoding)
     fields = [
         field if (kind := given_type(field.name, types)) is None else pa.field(field.name, ARROW_TYPES[kind])
-        for field in _json_sample(first, encoding, mtime)
+        for field in sample
     ]
     known = {field.name for field in fields}
     fields += [pa.field(name, ARROW_TYPES[kind]) for name, kind in types if name not in known and name.isidentifier()]
+    if not len(sample):
+        known = {field.name for field in fields} | {name for name, _ in files[0].partitions}
+        named = [(name, given_type(name, types) or "str") for name in columns if name not in known]
+        fields += [pa.field(name, ARROW_TYPES[kind]) for name, kind in named]
     if not fields:
+        first = first_with_rows(files)
         said = "is empty" if first.size_bytes == 0 else "holds no JSON object in its first rows"
-        hint = 'each line must hold one object, {"a": 1}; types="a:int" reads an empty file with no rows'
+        hint = 'each line must hold one object, {"a": 1}; types="a:int" or columns="a" reads an empty file with no rows'
         raise DataError(f"{first.url} {said}, so its columns are not known", hint, "DATA009")
     return pa.schema(fields)
+
+
+def without_objects(files: Sequence[File], encoding: str) -> bool:
+    """Whether the rows that columns are inferred from are none."""
+    return not len(_first_rows(files, encoding))
+
+
+def _first_rows(files: Sequence[File], encoding: str) -> pa.Schema:
+    first = first_with_rows(files)
+    return _json_sample(first, encoding, 0 if first.remote else Path(first.url).stat().st_mtime_ns)
 
 
 @lru_cache(1024)
@@ -59,8 +74,10 @@ def _json_sample(file: File, encoding: str, mtime_ns: int) -> pa.Schema:
         raise sentence(error, [file]) from error
 
 
-def scan_json(files: Sequence[File], encoding: str, types: Types, rejecting: Rejecting, threads: int) -> pl.LazyFrame:
-    schema = json_schema(files, encoding, types)
+def scan_json(
+    files: Sequence[File], encoding: str, types: Types, columns: Sequence[str], rejecting: Rejecting, threads: int
+) -> pl.LazyFrame:
+    schema = json_schema(files, encoding, types, columns)
 
     def start(opened: list[NativeFile], wanted: list[bool]) -> Iterable[Any]:
         reader: Iterable[Any] = native.json_reader(opened, schema, wanted, rejecting.on_error, encoding, threads)

@@ -269,7 +269,8 @@ class JsonInput(TextFileInput):
     the first 10,000 rows of the first file; `types` has the last word and may name date and timestamp.
 
     A missing key and `null` are null. Integers widen to floats within those rows; of other types in one column the one
-    seen first stays. Blank lines are skipped; a key that those rows never had is passed over.
+    seen first stays. Blank lines are skipped; a key that those rows never had is passed over. A file without rows has
+    the columns that `types` and `columns` name (str where no type is given) and a warning; without them it is an error.
     A bad row (not one JSON object, a value of another type) is an error that names file, line and key, unless
     `on_error` says otherwise.
     """
@@ -285,15 +286,29 @@ class JsonInput(TextFileInput):
         parse_types(value)
         return value
 
+    def check(self, context: CheckContext) -> Checked:
+        from penstock.data.line_files import without_objects
+
+        checked = super().check(context)
+        schema = checked.outputs[""]
+        if checked.failed or not isinstance(schema, Schema) or schema.open:
+            return checked
+        if not without_objects(self.found(context.flow_dir), self.encoding):
+            return checked
+        said = f"{self.path} holds no rows: its columns are only those that types and columns name"
+        hint = "a column without a type is str; types says what it would be if there were rows"
+        return Checked(checked.outputs, (*checked.faults, Fault("DATA009", said, hint, "warning")))
+
     def header(self, files: list[File]) -> pa.Schema:
         from penstock.data.line_files import json_schema
 
-        return _with_folders(json_schema(files, self.encoding, parse_types(self.types)), files)
+        return _with_folders(json_schema(files, self.encoding, parse_types(self.types), self.columns), files)
 
     def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
         from penstock.data.line_files import scan_json
 
-        return scan_json(files, self.encoding, parse_types(self.types), self.rejecting(context), context.threads)
+        types = parse_types(self.types)
+        return scan_json(files, self.encoding, types, self.columns, self.rejecting(context), context.threads)
 
 
 class TextInput(TextFileInput):

@@ -294,6 +294,19 @@ class TestGc:
         assert folder.command("gc")["left_aside"] == []
 
 
+def test_a_day_without_rows_passes_through_json_where_its_columns_are_named(folder: Folder) -> None:
+    through_json = FLOW.replace('name="kept" type="parquet"', 'name="kept" type="json"')
+    (folder.path / "f.xml").write_text(through_json)
+    failed = folder.run("--set", "least=9", status=1)["nodes"][1]
+    assert failed["problems"] and "DATA009" in str(failed["problems"])
+    named = through_json.replace('from="one.kept"', 'from="one.kept" columns="id x"')
+    (folder.path / "f.xml").write_text(named)
+    done = folder.run("--set", "least=9")
+    assert done["nodes"][1]["rows"] == 0 and (folder.path / "out/two.csv").read_text() == "id,x\n"
+    attempt = folder.path / ".penstock/runs" / done["run"] / "nodes/two/attempt-1"
+    assert any("DATA009 warning: " in p.read_text() for p in attempt.iterdir() if p.is_file())
+
+
 def test_a_store_of_a_newer_penstock_is_refused(folder: Folder) -> None:
     import sqlite3
 

@@ -98,6 +98,29 @@ def json(tmp_path: Path, text: str, **attrs: str) -> pl.DataFrame:
     return read("json", tmp_path / "a.jsonl", **attrs)
 
 
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_json_without_rows_keeps_the_columns_that_are_named_and_says_so(tmp_path: Path, text: str) -> None:
+    found = json(tmp_path, text, columns="b a", types="a:int")
+    assert found.height == 0 and found.schema == {"b": pl.String, "a": pl.Int64}
+    [warning] = reader("json", tmp_path / "a.jsonl", columns="b a", types="a:int").check(CheckContext()).faults
+    assert (warning.code, warning.severity) == ("DATA009", "warning") and "holds no rows" in warning.message
+    [fault] = reader("json", tmp_path / "a.jsonl").check(CheckContext()).faults
+    assert (fault.code, fault.severity) == ("DATA009", "error") and 'columns="a"' in fault.hint
+
+
+def test_json_without_rows_in_folders_keeps_what_the_folders_say(tmp_path: Path) -> None:
+    (tmp_path / "dt=2026-01-01").mkdir()
+    (tmp_path / "dt=2026-01-01" / "a.jsonl").touch()
+    found = read("json", tmp_path, columns="a dt")
+    assert found.height == 0 and found.schema == {"a": pl.String, "dt": pl.Date}
+
+
+def test_json_with_rows_does_not_make_up_a_column_that_columns_names(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a":1}\n')
+    [fault] = reader("json", tmp_path / "a.jsonl", columns="a b").check(CheckContext()).faults
+    assert fault.code == "DATA006" and fault.severity == "error"
+
+
 def test_json_types_missing_keys_and_nesting(tmp_path: Path) -> None:
     found = json(tmp_path, '{"i":1,"f":1,"l":[1,null],"o":{"a":"x"}}\n\n{"f":2.5,"o":{"a":null,"b":[true]},"i":null}\n')
     assert found.schema == {
