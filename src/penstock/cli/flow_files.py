@@ -119,6 +119,7 @@ def convert(file: str, form: str, output: str | None) -> None:
 
 @click.command()
 @click.option("--xsd", is_flag=True, help="The XSD, for editors of XML, rather than the JSON Schema.")
+@click.option("--json", is_flag=True, expose_value=False, help="What it prints without --xsd in any case.")
 def schema(xsd: bool) -> None:
     """Print the JSON Schema of flows, or their XSD for editors.
 

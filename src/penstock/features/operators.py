@@ -94,6 +94,8 @@ class Features(Process):
 
     def code(self) -> str:
         """The sources of the user's functions: a change of one makes the step run again."""
+        if self.plan:
+            return plans.function_sources(self.plan)
         file, _ = read(Path(self.map)) if self.map else (None, [])
         named = [item for item in file.items if ":" in item.fn] if file else []
         if not named:

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from penstock.data.schema import Schema
-from penstock.errors import RequestError
+from penstock.errors import PenstockError, RequestError
+from penstock.features import user_functions
 from penstock.features.plan import FILE, Plan, PlanError
 from penstock.operators.base import RunContext
 
@@ -68,3 +69,20 @@ def load(location: str) -> Plan:
     if not folder.is_dir():
         raise PlanError(f"there is no bundle or plan folder at {location}", code="FEAT026")
     raise PlanError(f"the bundle {location} has no feature plan", "its model was trained on raw columns", "FEAT026")
+
+
+def function_sources(location: str) -> str:
+    """The sources of the user functions that the plan at `location` calls, by hash, as they are imported now: what a
+    cache must look at beside the plan itself. Empty where there is no plan, or none that calls any.
+    """
+    try:
+        functions = load(location).document.get("functions", {})
+    except PenstockError:
+        return ""
+    found = []
+    for path, stored in functions.items():
+        try:
+            found.append(user_functions.find(path, stored["takes"]).sha256)
+        except user_functions.UserFunctionError as error:
+            found.append(str(error))  # the run says what is wrong; here it only has to differ
+    return ",".join(found)

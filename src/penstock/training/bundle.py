@@ -23,7 +23,7 @@ import pyarrow as pa
 from penstock import __version__
 from penstock.data.schema import ModelInfo
 from penstock.errors import PenstockError, did_you_mean
-from penstock.features.plan import Plan
+from penstock.features.plan import Form, Plan
 from penstock.training.faults import BundleError, RegistryNeeded
 from penstock.training.matrices import Encoder
 from penstock.training.scorers import Scorer, load_scorer
@@ -38,7 +38,7 @@ LIBRARIES = ("lightgbm", "numpy", "polars", "pyarrow")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model with what it was trained on. `plan` maps raw columns; without one the columns are taken as given.
+    """A trained model with what it was trained on. `plan` maps raw columns; what is not of the plan is taken as given.
 
     `types`: raw column -> Arrow type as text ("" where it was not known).
     """
@@ -59,8 +59,18 @@ class Bundle:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The raw columns it reads."""
-        return self.plan.columns if self.plan else self.encoder.layout.columns
+        """The raw columns it reads: the plan's, and those that are no feature of the plan."""
+        return tuple(dict.fromkeys((*self.plan.columns, *self.beside))) if self.plan else self.encoder.layout.columns
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What the model reads that the plan does not make: columns that were kept beside the features."""
+        made = set(self.plan.schema((), self.form).names) if self.plan else set()
+        return tuple(name for name in self.encoder.layout.columns if name not in made)
+
+    @property
+    def form(self) -> Form:
+        return "flat" if self.encoder.layout.vectors else "slots"
 
     @property
     def info(self) -> ModelInfo:
@@ -81,8 +91,7 @@ class Bundle:
         batch = data if isinstance(data, pa.RecordBatch) else one_batch(data)
         self.require(batch.schema.names, mapped=mapped)
         if self.plan and not mapped:
-            form = "flat" if self.encoder.layout.vectors else "slots"
-            batch = self.plan.apply(batch.select(list(self.plan.columns)), (), form, threads)  # type: ignore[arg-type]
+            batch = self.plan.apply(batch.select(list(self.columns)), self.beside, self.form, threads)
         return self.scorer.scores(self.encoder.encode(batch.select(list(self.encoder.layout.columns))), threads)
 
     def require(self, names: Any, *, mapped: bool = False) -> None:

@@ -28,9 +28,11 @@ def frame(info: Info | None) -> Schema:
 
 
 def model_info(algorithm: str, label: str, schema: Schema, layout: Layout) -> ModelInfo:
-    """What is known of a model before it is trained. After `features` the raw columns are the plan's to say."""
-    if _mapped(schema, layout):
-        return ModelInfo(algorithm, schema.plan, label)
+    """What is known of a model before it is trained. After `features` most raw columns are the plan's to say."""
+    read = [c for c in schema if c.name in layout.columns]
+    if any(map(_is_feature, read)):
+        beside = {c.name: str(c.type or "") for c in read if not _is_feature(c)}
+        return ModelInfo(algorithm, schema.plan, label, {"columns": beside} if beside else {})
     types = {name: str(column.type) for name in layout.columns if (column := schema.get(name)) and column.type}
     details = {} if schema.open else {"columns": {name: types.get(name, "") for name in layout.columns}}
     return ModelInfo(algorithm, "", label, details)
@@ -68,7 +70,7 @@ def valid_columns(valid: Schema, layout: Layout, label: str, weight: str) -> lis
 
 
 def plan_of(schema: Schema, layout: Layout, context: RunContext) -> Plan | None:
-    """The plan that mapped the columns the model reads; None where it reads raw ones."""
+    """The plan that mapped the features the model reads; None where it reads raw columns alone."""
     if not _mapped(schema, layout):
         return None
     from penstock.features.plans import find_plan
@@ -77,22 +79,25 @@ def plan_of(schema: Schema, layout: Layout, context: RunContext) -> Plan | None:
 
 
 def _mapped(schema: Schema, layout: Layout) -> bool:
-    """Whether all that the model reads was mapped: a model with raw columns beside takes them all as they are."""
-    roles = {c.name: c.role for c in schema}
-    return any(roles.get(name) in ("slot", "dense") for name in layout.columns) and all(
-        roles.get(name) in ("slot", "dense") for name in layout.columns
-    )
+    """Whether the model reads features of one plan. Columns that were kept may stand beside them, if it has one."""
+    read = [c for c in schema if c.name in layout.columns]
+    return any(map(_is_feature, read)) and (bool(schema.plan) or all(map(_is_feature, read)))
+
+
+def _is_feature(column: Column) -> bool:
+    return column.role in ("slot", "dense")
 
 
 def raw_types(schema: Schema, plan: Plan | None, context: RunContext) -> Mapping[str, str]:
     """The Arrow types of the raw columns as the signature tells them."""
     if plan is None:
         return {c.name: str(c.type) for c in schema if c.type is not None}
+    beside = {c.name: str(c.type) for c in schema if c.type is not None and not _is_feature(c)}
     try:
         stored = json.loads((context.plans / plan.fingerprint / "columns.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return {str(name): str(type_) for name, type_ in stored.items()}
+        stored = {}
+    return beside | {str(name): str(type_) for name, type_ in stored.items()}
 
 
 def plain(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -116,6 +121,13 @@ def bundle_info(location: str, context: CheckContext) -> tuple[ModelInfo, list[F
         return info_of(folder), []
     except PenstockError as error:
         return ModelInfo(), [Fault(error.code, error.message, error.hint)]
+
+
+def user_code(location: str) -> str:
+    """What the cache must know of a bundle beside its files: the user functions that its plan calls."""
+    from penstock.features.plans import function_sources
+
+    return function_sources(location)
 
 
 def model_columns(schema: Schema, model: ModelInfo) -> list[Fault]:

@@ -29,7 +29,6 @@ from penstock.operators.base import (
     RunContext,
 )
 from penstock.training import checks
-from penstock.training.faults import need_trees
 from penstock.training.inputs import Layout, Wanted, choose
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class Trainer(Process):
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
         schema = checks.frame(inputs.get(self.from_))
         layout, faults = self._layout(schema)
+        if self.categories:  # trees alone have them
+            faults += checks.trees_missing()
         if self.valid:
             faults += checks.valid_columns(checks.frame(inputs.get(self.valid)), layout, self.label, self.weight)
         return Checked({"": checks.model_info(self.type, self.label, schema, layout)}, tuple(faults))
@@ -119,15 +120,10 @@ class _Trees(Trainer):
     def _parameters(self, context: RunContext) -> Any:
         from penstock.training.trees import TreeParameters
 
-        need_trees()
         return TreeParameters(
             self.trees, self.leaves, self.rate, self.min_rows, self.l2, self.subsample, self.seed,
             self._threads(context),
         )  # fmt: skip
-
-    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
-        checked = super().check(inputs, context)
-        return Checked(checked.outputs, (*checked.faults, *checks.trees_missing()))
 
 
 class Gbdt(_Trees):
@@ -264,6 +260,9 @@ class Predict(Process):
 
     model: ModelRef = Field(description="a step, the folder of a bundle, or models:/NAME")
     score: str = Field("score", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="the name of the new column")
+
+    def code(self) -> str:
+        return checks.user_code(self.model)
 
     def files(self, context: CheckContext) -> tuple[Path, ...]:
         manifest = Path(self.model) / "manifest.json"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from penstock.training.faults import need_trees
+
 if TYPE_CHECKING:
     import lightgbm as lgb
 
@@ -63,6 +65,7 @@ class Rows:
         self, x: Any, labels: Floats, weights: Floats | None, names: Sequence[str], categorical: Sequence[str],
         parameters: TreeParameters,
     ) -> None:  # fmt: skip
+        need_trees()
         import lightgbm as lgb
 
         _silence()

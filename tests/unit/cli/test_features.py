@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -174,3 +175,39 @@ def test_a_wrong_request_is_told(
         filled += ["--set", f"folder={folder}"]
     assert main(["features", *filled]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_changed_user_function_is_noticed_behind_a_cached_prediction(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder / "behind_a_bundle.py"
+    source.write_text("def half(x):\n    return x / 2\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "half.xml").write_text(
+        '<features xmlns="urn:penstock:features:1" name="f">'
+        '<dense name="h" fn="behind_a_bundle:half" from="price"/></features>'
+    )
+    pl.DataFrame({"price": [0.0, 1.0] * 100, "label": [0, 1] * 100}).write_parquet(folder / "rows.parquet")
+    rows = '<input name="rows" type="parquet" path="rows.parquet"/>'
+    flow = '<flow xmlns="urn:penstock:flow:1" name="f"><node name="n">{}</node></flow>'
+    (folder / "train.xml").write_text(
+        flow.format(
+            f'{rows}<process name="f" type="features" from="rows" map="half.xml" keep="label"/>'
+            '<process name="m" type="svm" from="f" label="label" c="1"/>'
+            '<output name="b" type="model" from="m" path="bundle"/>'
+        )
+    )
+    (folder / "score.xml").write_text(
+        flow.format(
+            f'{rows}<process name="s" type="predict" from="rows" model="bundle"/>'
+            '<output name="o" type="parquet" from="s" path="scores.parquet"/>'
+        )
+    )
+    assert main(["flow", "run", str(folder / "train.xml")]) == 0
+    assert main(["flow", "run", str(folder / "score.xml")]) == 0
+    source.unlink()
+    sys.modules.pop("behind_a_bundle")
+    capsys.readouterr()
+    assert main(["flow", "run", str(folder / "score.xml")]) == 1
+    assert "behind_a_bundle" in capsys.readouterr().err

@@ -80,6 +80,24 @@ def test_raw_and_mapped_rows_score_the_same(run: Any, mapped: Any, raw: Rows) ->
     assert by_roles.to_numpy().tobytes() == by_plan.to_numpy().tobytes()
 
 
+def test_columns_kept_beside_features_are_taken_from_the_raw_rows(run: Any, raw: Rows, tmp_path: Path) -> None:
+    (tmp_path / "features.xml").write_text(FEATURES)
+    (tmp_path / "cities.txt").write_text("lima\noslo\nparis\nrome\n")
+    attrs = {"from": "raw", "map": str(tmp_path / "features.xml"), "keep": "label price city"}
+    result = run(Features.model_validate(attrs), {"raw": raw(2000)})
+    frame, roles = result.outputs[""].collect(), {c.name: c.role for c in result.infos[""]}
+    plan = result.infos[""].plan
+    folder = fit(run, (frame, roles, plan), Gbdt, columns="years price city", trees="20")
+    predict = Predict.model_validate({"from": "x", "model": "m"})
+    mapped = run(predict, {"x": frame, "m": Model(folder)}, roles=roles, plan=plan).outputs[""].collect()["score"]
+    by_plan = run(predict, {"x": raw(2000), "m": Model(folder)}).outputs[""].collect()["score"]
+    assert mapped.to_numpy().tobytes() == by_plan.to_numpy().tobytes()
+    inputs = {c["name"]: c["type"] for c in json.loads((folder / "manifest.json").read_text())["signature"]["inputs"]}
+    assert inputs == {"user_id": "int64", "city": "string", "age": "double", "price": "double"}
+    with pytest.raises(PenstockError, match="'price'"):
+        load(folder).score(raw(10).drop("price"))
+
+
 def test_many_threads_score_at_once(run: Any, mapped: Any, raw: Rows) -> None:
     """The streaming engine scores batches side by side, the first ones too."""
     folder = fit(run, mapped, trees="10")
