@@ -8,7 +8,7 @@ needs are in memory: adding floats in another order gives another result.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penstock.data.schema import Column, Schema
@@ -84,18 +84,15 @@ def groups_of(by: Sequence[str], exprs: Sequence[Expr], schema: Schema) -> Group
 
 def _outside(expr: Expr, aggregates: dict[Expr, str]) -> Expr:
     """The expression with a column in place of each aggregate, which is added to `aggregates`."""
-    from penstock.operators.expressions import Call, Cast, is_aggregate
+    from penstock.operators.expressions import Call, is_aggregate, rebuilt
     from penstock.operators.expressions import Column as ColumnNode
 
-    match expr:
-        case Call(name=name) if is_aggregate(Call(name, ())):
-            return ColumnNode(aggregates.setdefault(expr, f"\0{len(aggregates)}"), at=expr.at)
-        case Call(args=args):
-            return replace(expr, args=tuple(_outside(arg, aggregates) for arg in args))
-        case Cast(value=value):
-            return replace(expr, value=_outside(value, aggregates))
-        case _:
-            return expr
+    def instead(node: Expr) -> Expr | None:
+        if isinstance(node, Call) and is_aggregate(Call(node.name, ())):
+            return ColumnNode(aggregates.setdefault(node, f"\0{len(aggregates)}"), at=node.at)
+        return None
+
+    return rebuilt(expr, instead)
 
 
 def _values(found: pl.LazyFrame, by: Sequence[str], values: Sequence[pl.Expr]) -> pl.LazyFrame:

@@ -13,22 +13,21 @@ from penstock.errors import did_you_mean
 from penstock.operators.aggregation import groups_of
 from penstock.operators.base import Fault
 from penstock.operators.column_checks import is_a, repeated
+from penstock.operators.expressions import Column as ColumnNode
 from penstock.operators.expressions import (
-    Call,
-    Cast,
     Expr,
     Literal,
     Star,
     check,
-    columns_of,
     from_sqlglot,
     is_aggregate,
     named_from_sqlglot,
     order_of,
+    rebuilt,
     to_polars,
 )
-from penstock.operators.expressions import Column as ColumnNode
-from penstock.operators.join_keys import polars_type, shared_type
+from penstock.operators.join_keys import shared_type
+from penstock.operators.sql_frames import Key, brought_to, ordered, selected
 from penstock.operators.sql_join import filtered, joined
 from penstock.operators.sql_relation import Relation, Scoped, SqlError
 
@@ -38,15 +37,6 @@ if TYPE_CHECKING:
 Tables = Mapping[str, Relation]
 
 _CLAUSES = frozenset({"with_", "expressions", "from_", "joins", "where", "group", "having", "order", "limit", "offset"})
-
-
-@dataclass(frozen=True)
-class _Key:
-    """One key of an ordering over a relation's frame."""
-
-    expr: Expr
-    descending: bool
-    nulls_first: bool
 
 
 @dataclass
@@ -183,7 +173,7 @@ class Query:
         self.faults += repeated([name for name, _ in found], "select")
         return dict(found)
 
-    def _order(self, node: exp.Expression, source: Relation, entries: Mapping[str, Expr]) -> list[_Key]:
+    def _order(self, node: exp.Expression, source: Relation, entries: Mapping[str, Expr]) -> list[Key]:
         """Keys: a place in the select list, one of its names, or an expression over the source."""
         keys = []
         for item in node.args["order"].expressions if node.args.get("order") else ():
@@ -193,7 +183,7 @@ class Query:
                 expr = entries[expr.name]
             elif expr is order.expr:
                 expr = self._resolved(source, expr, entries)
-            keys.append(_Key(expr, order.descending, order.nulls_first))
+            keys.append(Key(expr, order.descending, order.nulls_first))
         return keys
 
     # --- group by --------------------------------------------------------------------------------------------
@@ -234,7 +224,7 @@ class Query:
                 frame = frame.with_columns(to_polars(key, source.schema).alias(f"\0key{i}"))
         schema = Schema(tuple(columns), open=source.open)
         by = list(dict.fromkeys(by))
-        values = [_substituted(value, computed) for value in values]
+        values = [rebuilt(value, computed.get) for value in values]
         for value in values:
             self.faults += check(value, schema, by=by, text=self.text)[1]
         if self.faults:
@@ -246,7 +236,7 @@ class Query:
     # --- the result ------------------------------------------------------------------------------------------
 
     def _projected(
-        self, source: Relation, entries: Mapping[str, Expr], order: Sequence[_Key], distinct: bool
+        self, source: Relation, entries: Mapping[str, Expr], order: Sequence[Key], distinct: bool
     ) -> Relation:
         schema = source.schema
         columns = []
@@ -266,11 +256,11 @@ class Query:
             order = [replace(key, expr=ColumnNode(names[places.index(key.expr)])) for key in order]
             if source.frame is None or self.faults:
                 return result
-            frame = _computed(source.frame, entries, schema).unique(maintain_order=True)
-            return result.with_frame(_sorted(frame, order, result.schema))
+            frame = selected(source.frame, entries, schema).unique(maintain_order=True)
+            return result.with_frame(ordered(frame, order, result.schema))
         if source.frame is None or self.faults:
             return result
-        return result.with_frame(_computed(_sorted(source.frame, order, schema), entries, schema))
+        return result.with_frame(selected(ordered(source.frame, order, schema), entries, schema))
 
     def _reordered(self, result: Relation, node: exp.Expression) -> Relation:
         """ORDER BY behind a union or a query in brackets: over the result's own columns."""
@@ -278,7 +268,7 @@ class Query:
         order = self._order(node, result, itself)
         if result.frame is None or self.faults:
             return result
-        return result.with_frame(_sorted(result.frame, order, result.schema))
+        return result.with_frame(ordered(result.frame, order, result.schema))
 
     def _union(self, node: exp.Union, tables: Tables) -> Relation:
         left, right = self.relation(node.this, tables), self.relation(node.expression, tables)
@@ -302,7 +292,7 @@ class Query:
             return result
         import polars as pl
 
-        halves = [_cast(side, names, result.schema) for side, names in ((left.frame, ours), (right.frame, theirs))]
+        halves = [brought_to(side, names, result.schema) for side, names in ((left.frame, ours), (right.frame, theirs))]
         both: pl.LazyFrame = pl.concat(halves)
         return result.with_frame(both.unique(maintain_order=True) if node.args.get("distinct") else both)
 
@@ -331,55 +321,6 @@ def _placed(expr: Expr, entries: Mapping[str, Expr]) -> Expr:
     if not 1 <= expr.value <= len(entries):
         raise SqlError(f"the select list has no place {expr.value}", f"it has {len(entries)}", expr.at)
     return list(entries.values())[expr.value - 1]
-
-
-def _substituted(expr: Expr, computed: Mapping[Expr, ColumnNode]) -> Expr:
-    if expr in computed:
-        return computed[expr]
-    match expr:
-        case Call(args=args):
-            return replace(expr, args=tuple(_substituted(arg, computed) for arg in args))
-        case Cast(value=value):
-            return replace(expr, value=_substituted(value, computed))
-        case _:
-            return expr
-
-
-def _computed(frame: pl.LazyFrame, entries: Mapping[str, Expr], schema: Schema) -> pl.LazyFrame:
-    made = [to_polars(expr, schema).alias(name) for name, expr in entries.items()]
-    if any(columns_of(expr) for expr in entries.values()):
-        return frame.select(made)
-    return frame.with_columns(made).select(list(entries))  # constants take the frame's length
-
-
-def _sorted(frame: pl.LazyFrame, order: Sequence[_Key], schema: Schema) -> pl.LazyFrame:
-    import polars as pl
-    import pyarrow as pa
-
-    if not order:
-        return frame
-    by = []
-    for key in order:
-        type_ = check(key.expr, schema)[0]
-        coded = type_ is not None and pa.types.is_dictionary(type_)
-        by.append(to_polars(key.expr, schema).cast(pl.String) if coded else to_polars(key.expr, schema))
-    return frame.sort(
-        by,
-        descending=[key.descending for key in order],
-        nulls_last=[not key.nulls_first for key in order],
-        maintain_order=True,
-    )
-
-
-def _cast(side: pl.LazyFrame, names: Sequence[tuple[str, str]], schema: Schema) -> pl.LazyFrame:
-    import polars as pl
-
-    made = []
-    for old, new in names:
-        column = schema.get(new)
-        type_ = column.type if column else None
-        made.append(pl.col(old).alias(new) if type_ is None else pl.col(old).cast(polars_type(type_)).alias(new))
-    return side.select(made)
 
 
 def _limited(result: Relation, node: exp.Expression) -> Relation:

@@ -4,7 +4,7 @@ In: texts and column schemas. Out: immutable trees, types, faults, Polars expres
 Read `tree.py` first, then `functions.py` (what exists), `typed.py` (types and faults), `polars_tree.py` (meaning).
 
     parse_expression(text) -> Expr                       parse_columns("a, b as c, x * 2 as y, *") -> tuple[Named, ...]
-    parse_order("a desc, b") -> tuple[Order, ...]        parse_join_on("a.id = b.uid and ...") -> tuple[JoinKey, ...]
+    parse_order("a desc, b") -> tuple[Order, ...]
     check(expr or text, schema) -> (type, faults)        check_columns(text, schema) -> (schema columns, faults)
     to_polars(expr or text, schema) -> pl.Expr           columns_of(expr), is_aggregate(expr), replace_columns(expr, f)
     parse_select(text) -> sqlglot Select, whose scalar parts go through from_sqlglot(node, text) -> Expr
@@ -24,7 +24,6 @@ from penstock.operators.expressions.parse import (
     order_of,
     parse_columns,
     parse_expression,
-    parse_join_on,
     parse_order,
     parse_select,
 )
@@ -34,12 +33,12 @@ from penstock.operators.expressions.tree import (
     Cast,
     Column,
     Expr,
-    JoinKey,
     Literal,
     Named,
     Order,
     Star,
     columns_of,
+    rebuilt,
     replace_columns,
     walk,
 )
@@ -60,8 +59,8 @@ def to_polars(expr: Expr | str, schema: Schema, *, by: Collection[str] | None = 
 
 
 __all__ = [
-    "Call", "Cast", "Column", "Expr", "ExpressionError", "JoinKey", "Literal", "Named", "Order", "Star", "check",
+    "Call", "Cast", "Column", "Expr", "ExpressionError", "Literal", "Named", "Order", "Star", "check",
     "check_columns", "check_expression", "columns_of", "from_sqlglot", "is_aggregate", "named_from_sqlglot", "order_of",
-    "parse_columns", "parse_expression", "parse_join_on", "parse_order", "parse_select", "replace_columns", "to_polars",
+    "parse_columns", "parse_expression", "parse_order", "parse_select", "rebuilt", "replace_columns", "to_polars",
     "walk",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ from penstock.operators.expressions.functions import AGGREGATES
 from penstock.operators.expressions.parse import parse_columns, parse_expression
 from penstock.operators.expressions.problems import ExpressionError
 from penstock.operators.expressions.tree import Call, Column, Expr, Star, walk
-from penstock.operators.expressions.typed import Checker, Type, Typed
+from penstock.operators.expressions.typed import Checker, Typed
+from penstock.operators.expressions.types import Type
 
 
 def check(

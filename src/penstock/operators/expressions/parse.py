@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from penstock.operators.expressions.problems import ExpressionError
-from penstock.operators.expressions.tree import Call, Column, Expr, JoinKey, Named, Order, Star
+from penstock.operators.expressions.tree import Column, Expr, Named, Order, Star
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -49,26 +49,6 @@ def parse_order(text: str) -> tuple[Order, ...]:
     """`a desc, b, c nulls first`."""
     nodes = _dialect().parsed(text, lambda parser: parser._parse_csv(parser._parse_ordered) or None)
     return tuple(order_of(node, text) for node in nodes)
-
-
-@lru_cache(maxsize=8192)
-def parse_join_on(text: str) -> tuple[JoinKey, ...]:
-    """`id`, `id day` or `id, day`, `a.id = b.uid and a.day = b.day`. Raises `ExpressionError`."""
-    words = text.replace(",", " ").split()
-    if words and all(word.isidentifier() and word.lower() != "and" for word in words):
-        return tuple(JoinKey(Column(word, at=text.find(word)), Column(word, at=text.find(word))) for word in words)
-    found = parse_expression(text)
-    keys = []
-    for part in found.args if isinstance(found, Call) and found.name == "and" else (found,):
-        match part:
-            case Column():
-                keys.append(JoinKey(part, part))
-            case Call(name="=", args=(Column() as left, Column() as right)):
-                keys.append(JoinKey(left, right))
-            case _:
-                hint = "write `id`, or `a.id = b.uid and ...`; put other conditions into a `filter`"
-                raise ExpressionError("EXPR017", "a join matches columns by equality only", hint, text, part.at)
-    return tuple(keys)
 
 
 def parse_select(text: str) -> exp.Select:

@@ -76,14 +76,6 @@ class Order:
     nulls_first: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class JoinKey:
-    """One equality of a join's `on`: for `id` both sides are the same unqualified column."""
-
-    left: Column
-    right: Column
-
-
 def children(expr: Expr) -> tuple[Expr, ...]:
     """The expressions directly under this one."""
     match expr:
@@ -112,12 +104,18 @@ def columns_of(expr: Expr) -> tuple[Column, ...]:
 
 def replace_columns(expr: Expr, change: Callable[[Column], Expr]) -> Expr:
     """The same expression with every column replaced, e.g. qualified names by those of the joined frame."""
+    return rebuilt(expr, lambda node: change(node) if isinstance(node, Column) else None)
+
+
+def rebuilt(expr: Expr, instead: Callable[[Expr], Expr | None]) -> Expr:
+    """The same expression with `instead(node)` in place of each node for which it is not None, from the outside in."""
+    other = instead(expr)
+    if other is not None:
+        return other
     match expr:
-        case Column():
-            return change(expr)
         case Call(args=args):
-            return replace(expr, args=tuple(replace_columns(arg, change) for arg in args))
+            return replace(expr, args=tuple(rebuilt(arg, instead) for arg in args))
         case Cast(value=value):
-            return replace(expr, value=replace_columns(value, change))
+            return replace(expr, value=rebuilt(value, instead))
         case _:
             return expr

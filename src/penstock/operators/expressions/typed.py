@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -19,27 +18,27 @@ from penstock.errors import did_you_mean
 from penstock.operators.base import Fault
 from penstock.operators.expressions.constants import constant_faults
 from penstock.operators.expressions.functions import AGGREGATES, FUNCTIONS, KNOWN_ELSEWHERE, Function, Parameter
+from penstock.operators.expressions.operator_types import OPERATORS, check_cast
 from penstock.operators.expressions.problems import place
 from penstock.operators.expressions.tree import Call, Cast, Column, Expr, Literal, Star
 from penstock.operators.expressions.types import (
     BIGINT,
     BOOL,
     BY_NAME,
+    CAST_HINT,
     DATE,
     DOUBLE,
     NULL,
     STRING,
     TIMESTAMP,
-    canonical,
+    Type,
+    canonical_of,
+    exactly,
     is_list,
     is_number,
     noun,
-    type_name,
     unify,
 )  # fmt: skip
-
-#: None where a type cannot be known.
-Type: TypeAlias = pa.DataType | None
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class Checker:
                 return Typed(expr, self.column(expr))
             case Cast(value=value, to=to):
                 inner = self.visit(value)
-                self.castable(inner.type, to, expr.at)
-                return Typed(expr, BY_NAME[to], (inner,), (_canonical(inner.type),))
+                check_cast(self, inner.type, to, expr.at)
+                return Typed(expr, BY_NAME[to], (inner,), (canonical_of(inner.type),))
             case Call():
                 return self.call(expr)
             case Star():
@@ -151,7 +150,7 @@ class Checker:
         """The type that all arguments marked T (or list(T)) meet in."""
         found: Type = NULL
         for parameter, arg in zip(parameters, args, strict=True):
-            kind = _canonical(arg.type)
+            kind = canonical_of(arg.type)
             if parameter.type == "list(T)" and kind is not None:
                 kind = kind.value_type if is_list(kind) else None
             elif parameter.type != "T":
@@ -173,7 +172,7 @@ class Checker:
                 function.signature,
             )  # fmt: skip
             return None
-        kind = _canonical(arg.type)
+        kind = canonical_of(arg.type)
         if kind is None:
             return None
         wanted = parameter.type
@@ -201,142 +200,7 @@ class Checker:
         return None
 
     def mismatch(self, name: str, wanted: str, kind: pa.DataType, at: int, hint: str) -> None:
-        self.fault("EXPR013", f"'{name}' takes {NOUNS.get(wanted, f'a {wanted}')}, not {_exactly(kind)}", at, hint)
-
-    # --- operators ---------------------------------------------------------------------------------------------
-
-    def arithmetic(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        kinds: list[Type] = []
-        for arg in args:
-            before = len(self.faults)
-            kinds.append(self.expect(expr, arg, DOUBLE))
-            if len(self.faults) > before:
-                break  # the other operand of a wrong operator is most often wrong for the same reason
-        if None in kinds:
-            return None, (None,) * len(args)
-        if expr.name == "/":
-            return DOUBLE, (DOUBLE,) * len(args)
-        if expr.name == "div":
-            for arg, kind in zip(args, kinds, strict=True):
-                if kind == DOUBLE:
-                    self.fault("EXPR013", "'div' takes whole numbers", arg.expr.at, "write trunc(a / b)")
-            return BIGINT, (BIGINT,) * len(args)
-        met = DOUBLE if DOUBLE in kinds else BIGINT
-        return met, (met,) * len(args)
-
-    def expect(self, expr: Call, arg: Typed, wanted: pa.DataType) -> Type:
-        """The canonical type of an operand that must be a number, bool or string; None (and a fault) if it is not."""
-        kind = _canonical(arg.type)
-        if kind is None:
-            return None
-        if kind == NULL:
-            return BIGINT if wanted == DOUBLE else wanted
-        if kind == wanted or (wanted == DOUBLE and kind == BIGINT):
-            return kind
-        hint = CAST_HINT
-        if wanted == DOUBLE and kind in (DATE, TIMESTAMP):
-            hint = "use date_add('day', 1, a) or date_diff('day', a, b)"
-        elif wanted == DOUBLE and kind == STRING and expr.name == "+":
-            hint = "|| joins strings; cast(a as double) makes a number"
-        elif wanted == STRING:
-            hint = (
-                "write cast(a as string)" if expr.name == "like" else "|| joins strings (cast(a as string)); write `or`"
-            )
-        elif wanted == BOOL:
-            hint = "compare it with something: a > 0, a is not null"
-        needs = {DOUBLE: "numbers", BOOL: "conditions", STRING: "strings"}[wanted]
-        self.fault("EXPR013", f"'{expr.name}' takes {needs}, not {_exactly(kind)}", arg.expr.at, hint)
-        return None
-
-    def logic(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        for arg in args:
-            self.expect(expr, arg, BOOL)
-        return BOOL, (BOOL,) * len(args)
-
-    def strings(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        for arg in args:
-            before = len(self.faults)
-            self.expect(expr, arg, STRING)
-            if len(self.faults) > before:
-                return None, (STRING,) * len(args)
-        return STRING, (STRING,) * len(args)
-
-    def like(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        self.strings(expr, args)
-        for arg in args[1:]:
-            if not isinstance(arg.expr, Literal):
-                self.fault(
-                    "EXPR008", "the pattern of `like` must be written out, not computed", arg.expr.at,
-                    "contains, starts_with and ends_with take computed strings",
-                )  # fmt: skip
-                return BOOL, (STRING,) * len(args)
-        for message, at, hint in constant_faults(expr):
-            self.fault("EXPR008", message, at, hint)
-        return BOOL, (STRING,) * len(args)
-
-    def comparison(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        met: Type = NULL
-        for arg in args:
-            kind = _canonical(arg.type)
-            if kind is None:
-                met = None
-            elif met is not None:
-                together = unify(met, kind)
-                if together is None:
-                    self.compared(met, kind, arg.expr.at)
-                    return BOOL, (None,) * len(args)
-                met = together
-        if met is None and self.faults:
-            return None, (None,) * len(args)  # what is compared with this must not fail for the same reason
-        if met is not None and is_list(met) and expr.name in ORDERINGS:
-            self.fault("EXPR013", "lists have no order", args[0].expr.at, "compare list_length(a) or list_get(a, 1)")
-        return BOOL, (met,) * len(args)
-
-    def compared(self, left: pa.DataType, right: pa.DataType, at: int) -> None:
-        kinds = {left, right}
-        hint = CAST_HINT
-        if BOOL in kinds:
-            hint = "a condition is compared with nothing: write a < b and b < c"
-        elif STRING in kinds and kinds & {DATE, TIMESTAMP}:
-            name = "date" if DATE in kinds else "timestamp"
-            hint = f"write {name} '2024-01-31', or cast(a as {name})"
-        self.fault("EXPR013", f"compares {noun(left)} with {noun(right)}", at, hint)
-
-    def anything(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        return BOOL, tuple(None for _ in args)
-
-    def case(self, expr: Call, args: tuple[Typed, ...]) -> tuple[Type, tuple[Type, ...]]:
-        conditions, values = args[:-1:2], (*args[1::2], args[-1])
-        for condition in conditions:
-            self.expect(expr, condition, BOOL)
-        met: Type = NULL
-        for value in values:
-            kind = _canonical(value.type)
-            if kind is None or met is None:
-                met = None
-                continue
-            together = unify(met, kind)
-            if together is None:
-                self.fault("EXPR013", f"`case` mixes {noun(met)} with {noun(kind)}", value.expr.at, CAST_HINT)
-                met = None
-                break
-            met = together
-        return met, (*(BOOL if index % 2 == 0 else met for index in range(len(args) - 1)), met)
-
-    def castable(self, kind: Type, to: str, at: int) -> None:
-        source = _canonical(kind)
-        if source is None or source == NULL:
-            return
-        allowed = CASTS.get(to, frozenset())
-        if source not in allowed:
-            hint = f"{to} can be cast from {', '.join(sorted(type_name(t) for t in allowed))}"
-            if source in (DATE, TIMESTAMP) and to in ("bigint", "double"):
-                hint = "use epoch(a, 's')"
-            elif is_number(source) and to in ("date", "timestamp"):
-                hint = "use from_epoch(a, 's')"
-            elif is_list(source):
-                hint = "list_join(a, ',') makes a string of a list of strings"
-            self.fault("EXPR013", f"{_exactly(source)} cannot be cast to {to}", at, hint)
+        self.fault("EXPR013", f"'{name}' takes {NOUNS.get(wanted, f'a {wanted}')}, not {exactly(kind)}", at, hint)
 
     # --- aggregation -------------------------------------------------------------------------------------------
 
@@ -374,28 +238,6 @@ NOUNS = {
 }  # fmt: skip
 CLOCKS = frozenset({"current_date", "current_timestamp", "now", "today"})
 NOT_NOW = "results must not depend on when they are computed: write date '${run.date}'"
-CAST_HINT = "cast one of them: cast(a as double), cast(a as string)"
-ORDERINGS = frozenset({"<", "<=", ">", ">=", "between"})
-CASTS = {
-    "bool": frozenset({BOOL, BIGINT, DOUBLE, STRING}),
-    "bigint": frozenset({BOOL, BIGINT, DOUBLE, STRING}),
-    "double": frozenset({BOOL, BIGINT, DOUBLE, STRING}),
-    "string": frozenset({BOOL, BIGINT, DOUBLE, STRING, DATE, TIMESTAMP}),
-    "date": frozenset({DATE, TIMESTAMP, STRING}),
-    "timestamp": frozenset({DATE, TIMESTAMP, STRING}),
-}
-OPERATORS = {
-    **dict.fromkeys(("+", "-", "*", "/", "%", "div"), Checker.arithmetic),
-    **dict.fromkeys(("and", "or", "not", "is true", "is false"), Checker.logic),
-    **dict.fromkeys(
-        ("=", "<>", "<", "<=", ">", ">=", "between", "in", "is distinct from", "is not distinct from"),
-        Checker.comparison,
-    ),
-    **dict.fromkeys(("is null", "is not null"), Checker.anything),
-    "||": Checker.strings,
-    "like": Checker.like,
-    "case": Checker.case,
-}
 
 
 def literal_type(value: object) -> pa.DataType:
@@ -416,14 +258,6 @@ def literal_type(value: object) -> pa.DataType:
         case date():
             return DATE
     raise AssertionError(f"no literal: {value!r}")
-
-
-def _canonical(kind: Type) -> Type:
-    return None if kind is None else canonical(kind)
-
-
-def _exactly(kind: pa.DataType) -> str:
-    return {BIGINT: "a bigint", DOUBLE: "a double"}.get(kind) or noun(kind)
 
 
 def _columns_hint(names: Iterable[str]) -> str:

@@ -7,8 +7,12 @@ A bare column keeps its own type. Everything computed is one of: bool, bigint, d
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeAlias
 
 import pyarrow as pa
+
+#: None where a type cannot be known.
+Type: TypeAlias = pa.DataType | None
 
 NULL, BOOL, BIGINT, DOUBLE, STRING = pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string()
 DATE, TIMESTAMP = pa.date32(), pa.timestamp("us")
@@ -18,6 +22,8 @@ BY_NAME: dict[str, pa.DataType] = {
     "bool": BOOL, "bigint": BIGINT, "double": DOUBLE, "string": STRING, "date": DATE, "timestamp": TIMESTAMP,
 }  # fmt: skip
 TYPE_NAMES = tuple(BY_NAME)
+#: What to do where types do not meet.
+CAST_HINT = "cast one of them: cast(a as double), cast(a as string)"
 _NAMES = {kind: name for name, kind in BY_NAME.items()} | {NULL: "null"}
 
 
@@ -42,6 +48,10 @@ def canonical(kind: pa.DataType) -> pa.DataType:
     if is_list(kind):
         return pa.list_(canonical(kind.value_type))
     return kind
+
+
+def canonical_of(kind: Type) -> Type:
+    return None if kind is None else canonical(kind)
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -72,6 +82,11 @@ def noun(kind: pa.DataType) -> str:
     if is_list(kind):
         return "a list"
     return "null" if kind == NULL else f"a {type_name(kind)}"
+
+
+def exactly(kind: pa.DataType) -> str:
+    """As `noun`, where it matters which kind of number it is."""
+    return {BIGINT: "a bigint", DOUBLE: "a double"}.get(kind) or noun(kind)
 
 
 def unify(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:

@@ -14,9 +14,9 @@ from penstock.data.schema import Column as SchemaColumn
 from penstock.data.schema import Schema
 from penstock.operators import expressions as ex
 from penstock.operators.expressions.functions import FUNCTIONS, KNOWN_ELSEWHERE, Function
+from penstock.operators.expressions.operator_types import OPERATORS
 from penstock.operators.expressions.polars_functions import AGGREGATE, SCALAR
 from penstock.operators.expressions.reference import page
-from penstock.operators.expressions.typed import OPERATORS
 
 CLICKS = Schema(
     (
@@ -117,17 +117,6 @@ def test_an_order_puts_nulls_last_unless_told() -> None:
         ex.Order(ex.Column("c"), nulls_first=True),
         ex.Order(ex.Column("d"), descending=True, nulls_first=True),
     )
-
-
-def test_a_join_condition_is_names_or_equalities() -> None:
-    both = (ex.JoinKey(ex.Column("id"), ex.Column("id")), ex.JoinKey(ex.Column("day"), ex.Column("day")))
-    assert ex.parse_join_on("id day") == ex.parse_join_on("id, day") == ex.parse_join_on("id and day") == both
-    assert ex.parse_join_on("a.id = b.uid and a.day = b.day") == (
-        ex.JoinKey(ex.Column("id", "a"), ex.Column("uid", "b")),
-        ex.JoinKey(ex.Column("day", "a"), ex.Column("day", "b")),
-    )
-    with pytest.raises(ex.ExpressionError, match="by equality only"):
-        ex.parse_join_on("a.id = b.id and a.ts > b.ts")
 
 
 def test_the_scalar_parts_of_a_select_keep_their_qualifiers() -> None:
