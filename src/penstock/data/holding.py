@@ -7,7 +7,7 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.types as t
 
-from penstock.data.arrow_types import plain
+from penstock.data.arrow_types import plain_values
 from penstock.data.schema import Column, Schema
 
 #: Formats whose files know nothing of roles.
@@ -17,7 +17,7 @@ WITHOUT_ROLES = frozenset({"csv", "json", "text", "libsvm", "orc"})
 @lru_cache(4096)
 def held(format_: str, type_: pa.DataType) -> pa.DataType | None:
     """The type that reading back gives; None where the format has no place for it."""
-    type_ = plain(type_)
+    type_ = plain_values(type_)
     if format_ == "parquet":
         return None if t.is_union(type_) else type_
     if format_ == "orc":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from penstock.data.arrow_types import plain
+from penstock.data.arrow_types import plain_values
 from penstock.data.holding import held
 from penstock.data.partitions import partition_folder
 from penstock.data.stores import storing
@@ -91,7 +91,9 @@ def _orc_schema(schema: pl.Schema) -> pa.Schema:
     for field in pl.DataFrame(schema=schema).to_arrow().schema:
         type_ = held("orc", field.type)
         if type_ is None:
-            raise DataError(f"column '{field.name}' is {plain(field.type)}, which orc cannot hold", "", "DATA019")
+            raise DataError(
+                f"column '{field.name}' is {plain_values(field.type)}, which orc cannot hold", "", "DATA019"
+            )
         fields.append(pa.field(field.name, type_))
     return pa.schema(fields)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from penstock.data.arrow_types import plain
+from penstock.data.arrow_types import plain_values
 from penstock.data.csv_files import Dialect, expand_names, parse_types, separator, unknown_types
 from penstock.data.partitions import partition_fields
 from penstock.data.paths import File, resolve, split_locations
@@ -115,7 +115,7 @@ class FileInput(Input):
 def _known(schema: pa.Schema, roles: bytes | None) -> Schema:
     """What a header says, as the checks see it. A flow of many nodes reads the same file many times."""
     metadata = None if roles is None else {ROLES_KEY: roles}
-    return Schema.from_arrow(pa.schema([f.with_type(plain(f.type)) for f in schema], metadata))
+    return Schema.from_arrow(pa.schema([f.with_type(plain_values(f.type)) for f in schema], metadata))
 
 
 def _promised(location: str, context: CheckContext) -> bool:
@@ -130,7 +130,23 @@ def _promised(location: str, context: CheckContext) -> bool:
     return bool(place) or "/" in context.promised
 
 
-class ParquetInput(FileInput):
+class ColumnarInput(FileInput):
+    """What Parquet and ORC share: the files' footers say what they hold."""
+
+    format: ClassVar[Literal["parquet", "orc"]]
+
+    def header(self, files: list[File]) -> pa.Schema:
+        from penstock.data.parquet import read_schema
+
+        return read_schema(files, self.format)
+
+    def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
+        from penstock.data.parquet import scan
+
+        return scan(files, self.format)
+
+
+class ParquetInput(ColumnarInput):
     """Read Parquet files. Columns have the files' types; roles come back from the files' own metadata.
 
     Files are read in the order of their names. A column that one file lacks is null in its rows; one whose type
@@ -139,19 +155,10 @@ class ParquetInput(FileInput):
 
     type: ClassVar[str] = "parquet"
     example: ClassVar[str] = '<input name="clicks" type="parquet" path="data/clicks/"/>'
-
-    def header(self, files: list[File]) -> pa.Schema:
-        from penstock.data.parquet import read_schema
-
-        return read_schema(files, "parquet")
-
-    def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
-        from penstock.data.parquet import scan
-
-        return scan(files, "parquet")
+    format: ClassVar[Literal["parquet", "orc"]] = "parquet"
 
 
-class OrcInput(FileInput):
+class OrcInput(ColumnarInput):
     """Read ORC files, stripe by stripe. Columns have the files' types.
 
     Files are read in the order of their names. A column that one file lacks is null in its rows; one whose type
@@ -160,16 +167,7 @@ class OrcInput(FileInput):
 
     type: ClassVar[str] = "orc"
     example: ClassVar[str] = '<input name="clicks" type="orc" path="data/clicks/"/>'
-
-    def header(self, files: list[File]) -> pa.Schema:
-        from penstock.data.parquet import read_schema
-
-        return read_schema(files, "orc")
-
-    def scan(self, files: list[File], context: RunContext) -> pl.LazyFrame:
-        from penstock.data.parquet import scan
-
-        return scan(files, "orc")
+    format: ClassVar[Literal["parquet", "orc"]] = "orc"
 
 
 class TextFileInput(FileInput):

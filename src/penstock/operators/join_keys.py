@@ -16,9 +16,11 @@ def shared_type(a: pa.DataType | None, b: pa.DataType | None) -> pa.DataType | N
     """The type that holds both keys without losing a value; None where there is none, or where one is unknown."""
     import pyarrow as pa
 
+    from penstock.data.arrow_types import plain_values
+
     if a is None or b is None:
         return None
-    a, b = _plain(a), _plain(b)
+    a, b = plain_values(a), plain_values(b)
     if a == b or pa.types.is_null(b):
         return a
     if pa.types.is_null(a):
@@ -56,16 +58,6 @@ def polars_type(type_: pa.DataType) -> pl.DataType:
 
     series = pl.Series(pa.array([], type_))
     return series.dtype
-
-
-def _plain(type_: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
-        return pa.string()
-    return pa.binary() if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_) else type_
 
 
 def _number(type_: pa.DataType) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from penstock.data.arrow_types import plain
+from penstock.data.arrow_types import plain_values
 from penstock.data.schema import Column, Info, Schema
 from penstock.data.targets import Target, Written
 from penstock.operators import CheckContext, Input, Output, operator
@@ -50,7 +50,7 @@ class Context:
 
 
 def schema_of(frame: pl.DataFrame, **roles: str) -> Schema:
-    types = {f.name: plain(f.type) for f in frame.to_arrow().schema}
+    types = {f.name: plain_values(f.type) for f in frame.to_arrow().schema}
     return Schema(tuple(Column(name, types[name], roles.get(name, "")) for name in frame.columns))  # type: ignore[arg-type]
 
 
