@@ -26,11 +26,14 @@ def read_labels(column: pa.ChunkedArray | pa.Array, name: str, *, both: bool = T
             "TRAIN001",
         )
     values = pc.cast(column.drop_null(), pa.float64()).to_numpy()
-    missing += int(np.isnan(values).sum())
+    nans = int(np.isnan(values).sum())
+    missing += nans
     if missing:
+        # NaN is no null in an expression, and greater than every number: one comparison drops both.
+        where = f"1 >= {name}" if nans else f"{name} is not null"
         raise LabelError(
             f"label '{name}' is missing (null or NaN) in {missing:,} of {len(column):,} rows",
-            f'keep only rows with a label: <process type="filter" where="{name} is not null">',
+            f'keep only rows with a label: <process type="filter" where="{where}"/>',
             "TRAIN003",
         )
     negatives = values == -1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from penstock.cli.main import main
 from penstock.training.faults import LabelError
 from penstock.training.labels import read_labels, read_weights
 
@@ -46,3 +49,18 @@ def test_strange_weights_are_refused(values: list[Any]) -> None:
     with pytest.raises(LabelError) as caught:
         read_weights(pa.array(values), "w")
     assert caught.value.code == "TRAIN005"
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, float("nan"), None], [-1, 1, None]])
+def test_the_filter_that_is_advised_leaves_rows_with_labels(values: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(LabelError) as caught:
+        read_labels(pa.array(values), "y")
+    advised = caught.value.hint.partition(": ")[2].replace("<process ", '<process name="kept" from="rows" ')
+    pq.write_table(pa.table({"y": values}), tmp_path / "rows.parquet")
+    (tmp_path / "flow.xml").write_text(
+        '<flow xmlns="urn:penstock:flow:1" name="f"><node name="n"><input name="rows" type="parquet" '
+        f'path="rows.parquet"/>{advised}<output name="o" type="parquet" from="kept" path="kept.parquet"/></node></flow>'
+    )
+    assert main(["flow", "run", str(tmp_path / "flow.xml")]) == 0
+    kept = pq.read_table(tmp_path / "kept.parquet")["y"]
+    assert read_labels(kept, "y").tolist() == [0.0, 1.0]
