@@ -86,7 +86,7 @@ def rests_on_stand_in(text: str, values: Mapping[str, str]) -> bool:
 
 def has_range(text: str) -> bool:
     """Whether `expand` would look for more than one text."""
-    return any(m[1] is not None and ".." in m[1] for m in _REFERENCE.finditer(text))
+    return "${" in text and any(m[1] is not None and ".." in m[1] for m in _REFERENCE.finditer(text))
 
 
 def _replacement(match: re.Match[str], values: Mapping[str, str]) -> str:

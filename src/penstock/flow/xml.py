@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 from penstock.data import safe_xml
@@ -233,7 +234,7 @@ class _Xml:
 
 
 def _comments(*groups: Iterable[str]) -> tuple[str, ...]:
-    return tuple(comment for group in groups for comment in group)
+    return tuple(chain.from_iterable(groups))
 
 
 # --- the canonical form -------------------------------------------------------------------------------------

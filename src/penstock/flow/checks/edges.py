@@ -8,7 +8,7 @@ from penstock.errors import PenstockError
 from penstock.flow.checks.findings import NodeState, Scene, StepState
 from penstock.flow.checks.steps import adopt_twin, closest
 from penstock.flow.graph import cycles, order
-from penstock.flow.values import ValueFault, flow_dir, interpolate
+from penstock.flow.values import ValueFault, interpolate
 from penstock.operators.base import CheckContext, Output, Reference
 
 # --- between nodes ------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def check_node_references(scene: Scene, node: NodeState, state: StepState) -> No
     """Other nodes' outputs that the operator reads by name (a features file's dictionary): edges like `from`."""
     if state.operator is None or node.is_command:
         return
-    context = CheckContext(flow_dir=flow_dir(scene.flow), step=state.step.name, values=scene.values)
+    context = CheckContext(flow_dir=scene.flow_dir, step=state.step.name, values=scene.values)
     try:
         references = state.operator.node_references(context)
     except PenstockError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
 from penstock.data.schema import Info
 from penstock.engines.base import Engine
 from penstock.errors import Problem, Severity
 from penstock.flow.model import Flow, Node, Step
-from penstock.flow.values import ValueFault
+from penstock.flow.values import ValueFault, flow_dir
 from penstock.operators.base import AnyOperator, CheckContext
 
 
@@ -95,3 +97,8 @@ class Scene:
     nodes: dict[str, NodeState] = field(default_factory=dict)
     all_nodes: list[NodeState] = field(default_factory=list)
     order: tuple[str, ...] = ()
+
+    @cached_property
+    def flow_dir(self) -> Path:
+        """The folder that relative paths start at."""
+        return flow_dir(self.flow)

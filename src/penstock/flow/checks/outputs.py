@@ -12,7 +12,6 @@ from penstock.flow.checks.findings import NodeState, Scene, StepState
 from penstock.flow.graph import ancestors
 from penstock.flow.replaced import in_the_way, refusal, replaces_folder, written_as
 from penstock.flow.store_places import store_folder
-from penstock.flow.values import flow_dir
 from penstock.operators.base import Output
 
 
@@ -77,7 +76,7 @@ def check_replaced(scene: Scene) -> None:
 
 def _on_record(scene: Scene, operator: Output) -> bool:
     """Whether a run that the store knows wrote this place."""
-    folder = store_folder(flow_dir(scene.flow))
+    folder = store_folder(scene.flow_dir)
     if not (folder / "store.sqlite").exists():
         return False
     from penstock.flow.store import RunStore  # SQLite, for the rare flow that must ask
@@ -94,7 +93,7 @@ def _on_record(scene: Scene, operator: Output) -> bool:
 
 def _held(scene: Scene) -> dict[str, str]:
     """Folders that must not be replaced, and what lies there. An input's own folder may be written anew."""
-    home = flow_dir(scene.flow)
+    home = scene.flow_dir
     held: dict[str, str] = {}
     for what, own in (("the run store", str(store_folder(home))), ("the flow's own folder", str(home))):
         held |= dict.fromkeys((_place(own), *_above(_place(own))), what)
@@ -129,7 +128,7 @@ def _full(node: NodeState, step: StepState) -> str:
 
 def shown(path: str, scene: Scene) -> str:
     """A path as the flow's author would write it: from the flow's folder, where it lies inside."""
-    base = f"{flow_dir(scene.flow)}/"
+    base = f"{scene.flow_dir}/"
     return path[len(base) :] if path.startswith(base) else path
 
 

@@ -10,7 +10,6 @@ from penstock.engines.spec import NodeSpec, StepSpec
 from penstock.errors import PenstockError, Problem, did_you_mean
 from penstock.flow.checks.findings import NodeState, Scene, StepState
 from penstock.flow.checks.steps import broke
-from penstock.flow.values import flow_dir
 from penstock.operators.base import CheckContext, Checked, Fault, Input
 
 
@@ -20,7 +19,7 @@ def check_schemas(scene: Scene, promised: Mapping[str, frozenset[str]]) -> None:
     for name in scene.order:
         node = scene.nodes[name]
         node.context = CheckContext(
-            flow_dir=flow_dir(scene.flow),
+            flow_dir=scene.flow_dir,
             promised=promised.get(name, frozenset()),
             node_outputs=outputs,
             values=scene.values,
@@ -156,7 +155,7 @@ def _check_engine(scene: Scene, node: NodeState) -> None:
         node=node.name,
         engine=node.engine_name,
         flow_file=scene.flow.file,
-        flow_dir=str(flow_dir(scene.flow)),
+        flow_dir=str(scene.flow_dir),
         folder="",
         conf=node.conf,
         args=node.args,

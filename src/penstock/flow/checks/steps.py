@@ -19,7 +19,6 @@ from penstock.flow.values import (
     ValueFault,
     expand,
     faults,
-    flow_dir,
     has_range,
     interpolate,
     missing_secrets,
@@ -93,9 +92,15 @@ def build(scene: Scene, state: StepState, cls: type[Operator]) -> None:
 
 def _validate(cls: type[Operator], given: Mapping[str, str]) -> AnyOperator:
     # `from_` may be filled by name for Python's sake; a flow writes `from`, and `from_` is a misspelling there.
-    hidden = {f for a, f in attributes(cls).items() if a != f} & set(given)
-    renamed = {f"{k} " if k in hidden else k: v for k, v in given.items()}
-    return cast(AnyOperator, cls.model_validate(renamed))
+    hidden = _hidden(cls)
+    if not hidden.isdisjoint(given):
+        given = {f"{k} " if k in hidden else k: v for k, v in given.items()}
+    return cast(AnyOperator, cls.model_validate(given))
+
+
+@cache
+def _hidden(cls: type[Operator]) -> frozenset[str]:
+    return frozenset(field for attribute, field in attributes(cls).items() if attribute != field)
 
 
 def broke(scene: Scene, state: StepState, error: Exception) -> None:
@@ -148,7 +153,7 @@ def _secrets(scene: Scene, state: StepState, key: str, text: str) -> None:
 
 
 def _absolute_paths(scene: Scene, state: StepState, cls: type[Operator], node: NodeState | None = None) -> None:
-    base = flow_dir(scene.flow)
+    base = scene.flow_dir
     for attribute, is_path in _places(cls):
         text = state.attrs.get(attribute)
         if not text or not text.strip():
@@ -212,7 +217,7 @@ def _operator_class(scene: Scene, state: StepState) -> type[Operator] | None:
 def _users(scene: Scene, state: StepState) -> type[Operator] | None:
     """The user's own class. Importing it runs the user's code: whatever that raises is a problem of this step."""
     step = state.step
-    folder = str(flow_dir(scene.flow))
+    folder = str(scene.flow_dir)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
