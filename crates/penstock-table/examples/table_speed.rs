@@ -18,7 +18,12 @@ struct Zipf {
 
 impl Zipf {
     fn new(n: u64, exponent: f64) -> Zipf {
-        let mut zipf = Zipf { n: n as f64, exponent, low: 0.0, high: 0.0 };
+        let mut zipf = Zipf {
+            n: n as f64,
+            exponent,
+            low: 0.0,
+            high: 0.0,
+        };
         zipf.low = zipf.integral(1.5) - 1.0;
         zipf.high = zipf.integral(zipf.n + 0.5);
         zipf
@@ -56,7 +61,10 @@ fn key(rank: u64) -> u64 {
 
 /// Seconds of this thread's own work: other work on the machine disturbs it less than the clock on the wall.
 fn thread_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a timespec to write to.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
@@ -65,11 +73,25 @@ fn thread_seconds() -> f64 {
 fn main() {
     let arguments: HashMap<String, String> = std::env::args()
         .skip(1)
-        .filter_map(|argument| argument.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .filter_map(|argument| {
+            argument
+                .split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        })
         .collect();
-    let text = |name: &str, default: &str| arguments.get(name).cloned().unwrap_or_else(|| default.to_owned());
-    let number = |name: &str, default: &str| text(name, default).parse::<usize>().expect("a number");
-    let (rows, dim, rounds) = (number("rows", "10000000") as u64, number("dim", "16"), number("rounds", "5"));
+    let text = |name: &str, default: &str| {
+        arguments
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| default.to_owned())
+    };
+    let number =
+        |name: &str, default: &str| text(name, default).parse::<usize>().expect("a number");
+    let (rows, dim, rounds) = (
+        number("rows", "10000000") as u64,
+        number("dim", "16"),
+        number("rounds", "5"),
+    );
     let level = match text("level", "").as_str() {
         "baseline" => Level::Baseline,
         "avx2" => Level::Avx2,
@@ -77,23 +99,56 @@ fn main() {
     };
     let optimizer = match text("optimizer", "rowwise").as_str() {
         "sgd" => Optimizer::Sgd,
-        "adagrad" => Optimizer::Adagrad { epsilon: 1e-8, initial: 0.0 },
-        "adam" => Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, per_row: false },
-        "ftrl" => Optimizer::Ftrl { beta: 1.0, l1: 0.1, l2: 0.1 },
-        _ => Optimizer::RowwiseAdagrad { epsilon: 1e-8, initial: 0.0 },
+        "adagrad" => Optimizer::Adagrad {
+            epsilon: 1e-8,
+            initial: 0.0,
+        },
+        "adam" => Optimizer::Adam {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            per_row: false,
+        },
+        "ftrl" => Optimizer::Ftrl {
+            beta: 1.0,
+            l1: 0.1,
+            l2: 0.1,
+        },
+        _ => Optimizer::RowwiseAdagrad {
+            epsilon: 1e-8,
+            initial: 0.0,
+        },
     };
-    let batches: Vec<usize> = text("batch", "1024,4096,16384,65536").split(',').map(|n| n.parse().expect("a number")).collect();
+    let batches: Vec<usize> = text("batch", "1024,4096,16384,65536")
+        .split(',')
+        .map(|n| n.parse().expect("a number"))
+        .collect();
     let only = text("case", "");
     let config = TableConfig::new("speed", dim, optimizer, 0.01);
-    let mut table = Table::new(config, Engine { threads: number("threads", "1"), level }).expect("a table");
-    let grads: Vec<f32> = (0..65536 * dim).map(|i| (i % 97) as f32 * 1e-3 - 0.05).collect();
+    let mut table = Table::new(
+        config,
+        Engine {
+            threads: number("threads", "1"),
+            level,
+        },
+    )
+    .expect("a table");
+    let grads: Vec<f32> = (0..65536 * dim)
+        .map(|i| (i % 97) as f32 * 1e-3 - 0.05)
+        .collect();
 
     let keys: Vec<u64> = (0..rows).map(key).collect();
     let start = thread_seconds();
     let mut worst = 0.0f64;
     for chunk in keys.chunks(4096) {
         let begun = thread_seconds();
-        table.update(&Update { keys: chunk, grads: &grads[..chunk.len() * dim], ..Update::default() }).expect("an update");
+        table
+            .update(&Update {
+                keys: chunk,
+                grads: &grads[..chunk.len() * dim],
+                ..Update::default()
+            })
+            .expect("an update");
         worst = worst.max(thread_seconds() - begun);
     }
     let seconds = thread_seconds() - start;
@@ -130,7 +185,13 @@ fn main() {
                             black_box(&out);
                             if updating {
                                 let grads = &grads[..keys.len() * dim];
-                                table.update(&Update { keys, grads, ..Update::default() }).expect("an update");
+                                table
+                                    .update(&Update {
+                                        keys,
+                                        grads,
+                                        ..Update::default()
+                                    })
+                                    .expect("an update");
                             }
                         }
                         thread_seconds() - start
@@ -138,7 +199,11 @@ fn main() {
                     .collect();
                 times.sort_by(f64::total_cmp);
                 let speed = |seconds: f64| (total / batch * batch) as f64 / seconds / 1e6;
-                println!("{name:<16} {batch:6}  {:7.2} M/s  (best {:.2})", speed(times[rounds / 2]), speed(times[0]));
+                println!(
+                    "{name:<16} {batch:6}  {:7.2} M/s  (best {:.2})",
+                    speed(times[rounds / 2]),
+                    speed(times[0])
+                );
             }
         }
     }

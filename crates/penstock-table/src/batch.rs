@@ -33,7 +33,15 @@ impl Update<'_> {
     pub(crate) fn check(&self, level: Level, dim: usize, state_len: usize) -> Result<()> {
         let n = self.keys.len();
         let length = |what, found, expected| {
-            if found == expected { Ok(()) } else { Err(TableError::Length { what, found, expected }) }
+            if found == expected {
+                Ok(())
+            } else {
+                Err(TableError::Length {
+                    what,
+                    found,
+                    expected,
+                })
+            }
         };
         length("grads", self.grads.len(), n * dim)?;
         length("occurrences", self.occurrences.map_or(n, <[u32]>::len), n)?;
@@ -51,7 +59,10 @@ impl Update<'_> {
             return Ok(());
         }
         let element = self.grads.iter().position(|g| !g.is_finite()).unwrap_or(0);
-        Err(TableError::NotFinite { position: element / dim, key: self.keys[element / dim] })
+        Err(TableError::NotFinite {
+            position: element / dim,
+            key: self.keys[element / dim],
+        })
     }
 }
 
@@ -98,7 +109,14 @@ pub(crate) struct DistinctKeys {
 
 impl DistinctKeys {
     /// `order`: which places of the batch, in batch order; all if None.
-    pub fn collect(&mut self, level: Level, batch: &Update, mask: u64, dim: usize, order: Option<&[u32]>) {
+    pub fn collect(
+        &mut self,
+        level: Level,
+        batch: &Update,
+        mask: u64,
+        dim: usize,
+        order: Option<&[u32]>,
+    ) {
         // SAFETY: a table's level is available.
         unsafe { collect(level, self, batch, mask, dim, order) }
     }
@@ -107,7 +125,11 @@ impl DistinctKeys {
     #[inline(always)]
     pub fn gradient(&self, batch: &Update, dim: usize, key: &Distinct) -> *const f32 {
         let (at, n) = (key.grad as usize, batch.keys.len());
-        if at < n { batch.grads[at * dim..].as_ptr() } else { self.sums[(at - n) * dim..].as_ptr() }
+        if at < n {
+            batch.grads[at * dim..].as_ptr()
+        } else {
+            self.sums[(at - n) * dim..].as_ptr()
+        }
     }
 }
 
@@ -132,14 +154,25 @@ unsafe fn collect_body<S: Search>(
         let place = order.map_or(i, |order| order[i] as usize);
         let hash = mix(batch.keys[place] & mask);
         let tag = hash & !0xffff_ffff;
-        let occurrences = batch.occurrences.map_or(1, |occurrences| occurrences[place]);
-        let shows = || [batch.shows.map_or(0.0, |shows| shows[place]), batch.clicks.map_or(0.0, |clicks| clicks[place])];
+        let occurrences = batch
+            .occurrences
+            .map_or(1, |occurrences| occurrences[place]);
+        let shows = || {
+            [
+                batch.shows.map_or(0.0, |shows| shows[place]),
+                batch.clicks.map_or(0.0, |clicks| clicks[place]),
+            ]
+        };
         let mut slot = hash as usize & slot_mask;
         loop {
             let entry = this.slots[slot];
             if entry == 0 {
                 this.slots[slot] = tag | (this.keys.len() as u64 + 1);
-                this.keys.push(Distinct { hash, grad: place as u32, occurrences });
+                this.keys.push(Distinct {
+                    hash,
+                    grad: place as u32,
+                    occurrences,
+                });
                 this.first.push(place as u32);
                 if with_shows {
                     this.shows.push(shows());
@@ -174,7 +207,9 @@ impl DistinctKeys {
             self.sums.extend(first.iter().zip(more).map(|(a, b)| a + b));
         } else {
             let sum = &mut self.sums[(key.grad as usize - n) * dim..][..dim];
-            sum.iter_mut().zip(more).for_each(|(sum, &more)| *sum += more);
+            sum.iter_mut()
+                .zip(more)
+                .for_each(|(sum, &more)| *sum += more);
         }
     }
 }

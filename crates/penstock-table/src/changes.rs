@@ -92,8 +92,13 @@ impl Changes {
         let mut all = self.bits.clone();
         for (_, set) in self.frozen.iter().filter(|(epoch, _)| *epoch >= since) {
             match set {
-                Frozen::Bits(bits) => all.iter_mut().zip(bits).for_each(|(all, &bits)| *all |= bits),
-                Frozen::List(rows) => rows.iter().for_each(|&row| all[row as usize >> 6] |= 1 << (row & 63)),
+                Frozen::Bits(bits) => all
+                    .iter_mut()
+                    .zip(bits)
+                    .for_each(|(all, &bits)| *all |= bits),
+                Frozen::List(rows) => rows
+                    .iter()
+                    .for_each(|&row| all[row as usize >> 6] |= 1 << (row & 63)),
             }
         }
         rows_of(&all).collect()
@@ -101,7 +106,11 @@ impl Changes {
 
     /// Hashes evicted in `since` or later, newest first. A hash may appear again.
     pub fn gone_since(&self, since: u32) -> impl Iterator<Item = u64> + '_ {
-        self.gone.iter().rev().take_while(move |(_, epoch)| *epoch >= since).map(|(hash, _)| *hash)
+        self.gone
+            .iter()
+            .rev()
+            .take_while(move |(_, epoch)| *epoch >= since)
+            .map(|(hash, _)| *hash)
     }
 
     pub fn bytes(&self) -> u64 {

@@ -31,7 +31,12 @@ pub struct TableConfig {
 }
 
 impl TableConfig {
-    pub fn new(name: impl Into<String>, dim: usize, optimizer: Optimizer, learning_rate: f32) -> TableConfig {
+    pub fn new(
+        name: impl Into<String>,
+        dim: usize,
+        optimizer: Optimizer,
+        learning_rate: f32,
+    ) -> TableConfig {
         TableConfig {
             name: name.into(),
             dim,
@@ -51,32 +56,56 @@ impl TableConfig {
 
     /// What a key without a row reads.
     pub fn missing(&self) -> Missing {
-        self.missing.unwrap_or(if self.admission.at_first_sight() { Missing::Init } else { Missing::Zeros })
+        self.missing.unwrap_or(if self.admission.at_first_sight() {
+            Missing::Init
+        } else {
+            Missing::Zeros
+        })
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let refuse = |what: String| Err(TableError::Config { table: self.name.clone(), what });
+        let refuse = |what: String| {
+            Err(TableError::Config {
+                table: self.name.clone(),
+                what,
+            })
+        };
         if !(1..=MAX_DIM).contains(&self.dim) {
             return refuse(format!("dim is {}, it must be 1 to {MAX_DIM}", self.dim));
         }
         if !self.init.is_sound() {
-            return refuse(format!("init {:?} has an infinite number or an empty range", self.init));
+            return refuse(format!(
+                "init {:?} has an infinite number or an empty range",
+                self.init
+            ));
         }
         if self.missing == Some(Missing::Init) && !self.admission.at_first_sight() {
             return refuse("missing = init needs an admission at first sight".into());
         }
         match self.admission {
-            Admission::Count { least: 0, .. } => return refuse("admission after 0 sightings; the least is 1".into()),
-            Admission::Count { least, .. } if least > crate::sketch::MOST => {
-                return refuse(format!("admission after {least} sightings; the sketch counts to {}", crate::sketch::MOST));
+            Admission::Count { least: 0, .. } => {
+                return refuse("admission after 0 sightings; the least is 1".into());
             }
-            Admission::Count { halve_every: 0, .. } => return refuse("the sketch cannot be halved every 0 sightings".into()),
+            Admission::Count { least, .. } if least > crate::sketch::MOST => {
+                return refuse(format!(
+                    "admission after {least} sightings; the sketch counts to {}",
+                    crate::sketch::MOST
+                ));
+            }
+            Admission::Count { halve_every: 0, .. } => {
+                return refuse("the sketch cannot be halved every 0 sightings".into());
+            }
             Admission::Probability(p) if !(p > 0.0 && p <= 1.0) => {
                 return refuse(format!("admission probability {p} is not in (0, 1]"));
             }
             _ => {}
         }
-        if let Some(what) = self.optimizer.unsound().or_else(|| self.gradient.unsound()).or_else(|| self.eviction.unsound()) {
+        if let Some(what) = self
+            .optimizer
+            .unsound()
+            .or_else(|| self.gradient.unsound())
+            .or_else(|| self.eviction.unsound())
+        {
             return refuse(what);
         }
         if !self.learning_rate.is_finite() {
@@ -99,7 +128,11 @@ pub enum Missing {
 pub enum Admission {
     Always,
     /// After `least` sightings, counted by a sketch of `sketch_bytes`, halved every `halve_every` sightings of absent keys.
-    Count { least: u32, sketch_bytes: usize, halve_every: u64 },
+    Count {
+        least: u32,
+        sketch_bytes: usize,
+        halve_every: u64,
+    },
     /// Each sighting with this probability, decided by key and update number.
     Probability(f64),
 }
@@ -153,8 +186,11 @@ impl Eviction {
             return Some("the least norm is not finite".into());
         }
         let score = self.score.as_ref()?;
-        let finite = [score.show_weight, score.click_weight, score.least].iter().all(|x| x.is_finite());
-        (!finite || score.half_life_s == 0).then(|| "the score's weights must be finite and its half-life above 0".into())
+        let finite = [score.show_weight, score.click_weight, score.least]
+            .iter()
+            .all(|x| x.is_finite());
+        (!finite || score.half_life_s == 0)
+            .then(|| "the score's weights must be finite and its half-life above 0".into())
     }
 }
 
@@ -180,9 +216,16 @@ impl GradientRules {
     }
 
     fn unsound(&self) -> Option<String> {
-        let clips = [self.clip_value, self.clip_norm].into_iter().flatten().all(|x| x > 0.0 && x.is_finite());
-        let rest = [self.l1, self.l2, self.decay, self.compensation].iter().all(|x| x.is_finite() && *x >= 0.0);
-        (!clips || !rest).then(|| "clips must be above 0; l1, l2, decay and compensation 0 or more; all finite".into())
+        let clips = [self.clip_value, self.clip_norm]
+            .into_iter()
+            .flatten()
+            .all(|x| x > 0.0 && x.is_finite());
+        let rest = [self.l1, self.l2, self.decay, self.compensation]
+            .iter()
+            .all(|x| x.is_finite() && *x >= 0.0);
+        (!clips || !rest).then(|| {
+            "clips must be above 0; l1, l2, decay and compensation 0 or more; all finite".into()
+        })
     }
 }
 
@@ -199,7 +242,11 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { memory_limit: None, tombstones: 10_000_000, epochs: 1000 }
+        Bounds {
+            memory_limit: None,
+            tombstones: 10_000_000,
+            epochs: 1000,
+        }
     }
 }
 
@@ -212,6 +259,9 @@ pub struct Engine {
 
 impl Default for Engine {
     fn default() -> Engine {
-        Engine { threads: 1, level: crate::simd::Level::detect() }
+        Engine {
+            threads: 1,
+            level: crate::simd::Level::detect(),
+        }
     }
 }

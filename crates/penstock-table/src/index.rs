@@ -18,7 +18,10 @@ const CLASSES: usize = (26 - FINE as usize) << FINE;
 const HUGE_FROM: usize = 4 << 20;
 
 /// A bucket with more than this part of its entries used grows.
-const LOAD: (u32, u32) = (9, 10);
+const LOAD: (u32, u32) = (8, 10);
+
+/// Lines asked for ahead of being lifted out.
+const LIFT_AHEAD: u32 = 24;
 
 /// The memory of all buckets' lines: chunk class c of all 4,096 buckets lies in one mapping.
 pub struct Lines {
@@ -37,7 +40,10 @@ fn place(line: u32) -> (usize, u32, usize) {
 
 impl Lines {
     pub fn new() -> Option<Lines> {
-        let lines = Lines { bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; CLASSES], mappings: Mutex::default() };
+        let lines = Lines {
+            bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; CLASSES],
+            mappings: Mutex::default(),
+        };
         lines.map(0).map(|_| lines)
     }
 
@@ -58,14 +64,21 @@ impl Lines {
         let bytes = (BUCKETS << (class >> FINE)) * size_of::<Line>();
         let huge = bytes >= HUGE_FROM;
         if self.bases.get(class)?.load(Ordering::Acquire).is_null() {
-            let mut mappings = self.mappings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut mappings = self
+                .mappings
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             if self.bases[class].load(Ordering::Acquire).is_null() {
                 let mapping = Mapping::zeroed(bytes, huge)?;
                 self.bases[class].store(mapping.base().cast(), Ordering::Release);
                 mappings.push(mapping);
             }
         }
-        Some(if huge { crate::memory::HUGE_PAGE } else { crate::memory::PAGE })
+        Some(if huge {
+            crate::memory::HUGE_PAGE
+        } else {
+            crate::memory::PAGE
+        })
     }
 }
 
@@ -77,6 +90,14 @@ pub type Entry = (u64, u32);
 pub struct Growth {
     pub entries_moved: u64,
     pub pages_faulted: u64,
+}
+
+/// What a home line says about a hash.
+pub enum Home {
+    Row(u32),
+    Absent,
+    /// A line after it may hold it.
+    Beyond,
 }
 
 /// The 64 buckets of one shard.
@@ -104,12 +125,11 @@ pub fn locator(hash: u64) -> u32 {
 
 impl Buckets {
     pub fn new(shard: usize) -> Buckets {
-        Buckets { first: shard * BUCKETS_A_SHARD, lines: [1; BUCKETS_A_SHARD], used: [0; BUCKETS_A_SHARD] }
-    }
-
-    /// Rows in local bucket `bucket`.
-    pub fn used(&self, bucket: usize) -> u32 {
-        self.used[bucket]
+        Buckets {
+            first: shard * BUCKETS_A_SHARD,
+            lines: [1; BUCKETS_A_SHARD],
+            used: [0; BUCKETS_A_SHARD],
+        }
     }
 
     /// Lines of local bucket `bucket`.
@@ -119,35 +139,40 @@ impl Buckets {
 
     /// Bytes of lines in use.
     pub fn bytes(&self) -> u64 {
-        self.lines.iter().map(|&lines| u64::from(lines)).sum::<u64>() * size_of::<Line>() as u64
+        self.lines
+            .iter()
+            .map(|&lines| u64::from(lines))
+            .sum::<u64>()
+            * size_of::<Line>() as u64
     }
 
     #[inline(always)]
     pub fn home_line(&self, memory: &Lines, hash: u64) -> *const Line {
         let bucket = local(hash);
-        memory.at(self.first + bucket, home(hash & REMAINDER_MASK, self.lines[bucket]))
+        memory.at(
+            self.first + bucket,
+            home(hash & REMAINDER_MASK, self.lines[bucket]),
+        )
     }
 
-    /// The row of a hash, given its home line.
+    /// What a hash's home line says about it.
     ///
     /// # Safety
     /// `line` is this hash's home line, and the processor has S's instructions.
     #[inline(always)]
-    pub unsafe fn find_from<S: Search>(&self, memory: &Lines, line: *const Line, hash: u64) -> Option<u32> {
+    pub unsafe fn find_at_home<S: Search>(&self, line: *const Line, hash: u64) -> Home {
         // SAFETY: the caller's promise; lines are only written through `&mut self`.
         let (line, found) = unsafe { (&*line, S::find(&*line, hash & REMAINDER_MASK)) };
         if found != 0 {
-            return Some(line.row(found.trailing_zeros() as usize));
+            Home::Row(line.row(found.trailing_zeros() as usize))
+        } else if line.may_be_away(hash & REMAINDER_MASK) {
+            Home::Beyond
+        } else {
+            Home::Absent
         }
-        if line.over == 0 { None } else { self.find_beyond(memory, hash) }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn find_beyond(&self, memory: &Lines, hash: u64) -> Option<u32> {
-        self.locate(memory, hash).map(|(_, _, row)| row)
-    }
-
+    /// The row of a hash.
     pub fn find(&self, memory: &Lines, hash: u64) -> Option<u32> {
         self.locate(memory, hash).map(|(_, _, row)| row)
     }
@@ -166,7 +191,7 @@ impl Buckets {
                 let entry = found.trailing_zeros() as usize;
                 return Some((at, entry, line.row(entry)));
             }
-            if line.over == 0 {
+            if !line.was_passed() {
                 return None;
             }
             at = if at + 1 == lines { 0 } else { at + 1 };
@@ -184,22 +209,17 @@ impl Buckets {
             let line = self.line(memory, bucket, at);
             for entry in line.entries() {
                 if line.row(entry) == row {
-                    return Some(((self.first + bucket) as u64) << REMAINDER_BITS | line.remainder(entry));
+                    return Some(
+                        ((self.first + bucket) as u64) << REMAINDER_BITS | line.remainder(entry),
+                    );
                 }
             }
-            if line.over == 0 && at >= last {
+            if !line.was_passed() && at >= last {
                 return None;
             }
             at = if at + 1 == lines { 0 } else { at + 1 };
         }
         None
-    }
-
-    /// The lines that `hash_of` reads first.
-    pub fn prefetch_located(&self, memory: &Lines, locator: u32) {
-        let bucket = (locator >> 26) as usize;
-        let at = (u64::from(locator << 6) * u64::from(self.lines[bucket])) >> 32;
-        crate::line::prefetch(memory.at(self.first + bucket, at as u32));
     }
 
     pub fn line<'a>(&'a self, memory: &'a Lines, bucket: usize, at: u32) -> &'a Line {
@@ -214,7 +234,13 @@ impl Buckets {
     }
 
     /// Adds an absent hash. None (and nothing changed) if the system has no memory for growth.
-    pub fn insert(&mut self, memory: &Lines, hash: u64, row: u32, spare: &mut Vec<Entry>) -> Option<Growth> {
+    pub fn insert(
+        &mut self,
+        memory: &Lines,
+        hash: u64,
+        row: u32,
+        spare: &mut Vec<Entry>,
+    ) -> Option<Growth> {
         let bucket = local(hash);
         let full = u64::from(self.lines[bucket]) * (ENTRIES as u64) * u64::from(LOAD.0);
         let growth = if u64::from(self.used[bucket] + 1) * u64::from(LOAD.1) > full {
@@ -231,15 +257,17 @@ impl Buckets {
     fn put(&mut self, memory: &Lines, bucket: usize, remainder: u64, row: u32) {
         let lines = self.lines[bucket];
         let mut at = home(remainder, lines);
-        loop {
-            // SAFETY: below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
-            let line = unsafe { &mut *memory.at(self.first + bucket, at) };
-            if !line.is_full() {
-                return line.put(remainder, row);
-            }
-            line.over = line.over.saturating_add(1);
-            at = if at + 1 == lines { 0 } else { at + 1 };
+        // SAFETY (both): below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
+        let mut line = unsafe { &mut *memory.at(self.first + bucket, at) };
+        if line.is_full() {
+            line.send_away(remainder);
         }
+        while line.is_full() {
+            line.pass();
+            at = if at + 1 == lines { 0 } else { at + 1 };
+            line = unsafe { &mut *memory.at(self.first + bucket, at) };
+        }
+        line.put(remainder, row);
     }
 
     /// Takes a hash out. Returns its row.
@@ -250,10 +278,7 @@ impl Buckets {
         let mut passed = home(hash & REMAINDER_MASK, lines);
         // SAFETY (both): below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
         while passed != at {
-            let line = unsafe { &mut *memory.at(self.first + bucket, passed) };
-            if line.over != u16::MAX {
-                line.over -= 1;
-            }
+            unsafe { (*memory.at(self.first + bucket, passed)).unpass() };
             passed = if passed + 1 == lines { 0 } else { passed + 1 };
         }
         unsafe { (*memory.at(self.first + bucket, at)).take(entry) };
@@ -268,10 +293,17 @@ impl Buckets {
         let (class, size, _) = place(old);
         let page = memory.map(class)?;
         spare.clear();
+        for at in 0..old.min(LIFT_AHEAD) {
+            crate::line::prefetch(memory.at(self.first + bucket, at));
+        }
         for at in 0..old {
+            crate::line::prefetch(memory.at(self.first + bucket, (at + LIFT_AHEAD).min(old - 1)));
             // SAFETY: below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
             let line = unsafe { &mut *memory.at(self.first + bucket, at) };
-            spare.extend(line.entries().map(|entry| (line.remainder(entry), line.row(entry))));
+            spare.extend(
+                line.entries()
+                    .map(|entry| (line.remainder(entry), line.row(entry))),
+            );
             *line = Line::EMPTY;
         }
         self.lines[bucket] = old + (1 << size);
@@ -279,6 +311,9 @@ impl Buckets {
             self.put(memory, bucket, remainder, row);
         }
         let bytes = size_of::<Line>() << size;
-        Some(Growth { entries_moved: spare.len() as u64, pages_faulted: bytes.div_ceil(page) as u64 })
+        Some(Growth {
+            entries_moved: spare.len() as u64,
+            pages_faulted: bytes.div_ceil(page) as u64,
+        })
     }
 }

@@ -6,10 +6,19 @@ use crate::normal::quantile;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     Constant(f32),
-    Uniform { low: f32, high: f32 },
-    Normal { mean: f32, deviation: f32 },
+    Uniform {
+        low: f32,
+        high: f32,
+    },
+    Normal {
+        mean: f32,
+        deviation: f32,
+    },
     /// Normal, cut off two deviations from the mean.
-    Truncated { mean: f32, deviation: f32 },
+    Truncated {
+        mean: f32,
+        deviation: f32,
+    },
 }
 
 /// The standard normal distribution at -2.
@@ -35,9 +44,12 @@ impl Init {
         match *self {
             Init::Constant(value) => f64::from(value),
             Init::Uniform { low, high } => f64::from(low) + (f64::from(high) - f64::from(low)) * p,
-            Init::Normal { mean, deviation } => f64::from(mean) + f64::from(deviation) * quantile(p),
+            Init::Normal { mean, deviation } => {
+                f64::from(mean) + f64::from(deviation) * quantile(p)
+            }
             Init::Truncated { mean, deviation } => {
-                f64::from(mean) + f64::from(deviation) * quantile(BELOW_CUT + (1.0 - 2.0 * BELOW_CUT) * p)
+                f64::from(mean)
+                    + f64::from(deviation) * quantile(BELOW_CUT + (1.0 - 2.0 * BELOW_CUT) * p)
             }
         }
     }

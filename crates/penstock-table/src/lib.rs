@@ -26,7 +26,9 @@ mod table;
 mod update;
 
 pub use batch::{Pulled, Update};
-pub use config::{Admission, Bounds, Engine, Eviction, GradientRules, MAX_DIM, Missing, Score, TableConfig};
+pub use config::{
+    Admission, Bounds, Engine, Eviction, GradientRules, MAX_DIM, Missing, Score, TableConfig,
+};
 pub use error::{Result, TableError};
 pub use half::Dtype;
 pub use init::Init;

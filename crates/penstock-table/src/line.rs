@@ -13,14 +13,21 @@ const FULL: u8 = (1 << ENTRIES) - 1;
 pub struct Line {
     head: [u64; ENTRIES],
     low: [u16; ENTRIES],
+    /// One bit for each sixteenth of the hashes that call this home and lie beyond it.
+    away: u16,
     /// Entries that wanted this line or one before it, and lie beyond it. Stuck once at its maximum.
-    pub over: u16,
+    over: u8,
     used: u8,
-    _pad: u8,
 }
 
 impl Line {
-    pub const EMPTY: Line = Line { head: [0; ENTRIES], low: [0; ENTRIES], over: 0, used: 0, _pad: 0 };
+    pub const EMPTY: Line = Line {
+        head: [0; ENTRIES],
+        low: [0; ENTRIES],
+        away: 0,
+        over: 0,
+        used: 0,
+    };
 
     #[inline(always)]
     pub fn row(&self, entry: usize) -> u32 {
@@ -54,6 +61,37 @@ impl Line {
     pub fn take(&mut self, entry: usize) {
         self.used &= !(1 << entry);
     }
+
+    /// Whether a hash that calls this line home, and is not in it, may lie beyond it.
+    #[inline(always)]
+    pub fn may_be_away(&self, remainder: u64) -> bool {
+        self.away >> (remainder & 15) & 1 == 1
+    }
+
+    /// A hash that calls this line home goes beyond it.
+    pub fn send_away(&mut self, remainder: u64) {
+        self.away |= 1 << (remainder & 15);
+    }
+
+    /// Whether any entry passed this line.
+    #[inline(always)]
+    pub fn was_passed(&self) -> bool {
+        self.over != 0
+    }
+
+    pub fn pass(&mut self) {
+        self.over = self.over.saturating_add(1);
+    }
+
+    /// An entry that had passed went.
+    pub fn unpass(&mut self) {
+        if self.over != u8::MAX {
+            self.over -= 1;
+        }
+        if self.over == 0 {
+            self.away = 0;
+        }
+    }
 }
 
 /// How a remainder is found among a line's six.
@@ -71,7 +109,8 @@ impl Search for Plain {
     unsafe fn find(line: &Line, remainder: u64) -> u32 {
         let mut found = 0;
         for entry in 0..ENTRIES {
-            found |= u32::from((line.head[entry] ^ remainder) << (64 - REMAINDER_BITS) == 0) << entry;
+            found |=
+                u32::from((line.head[entry] ^ remainder) << (64 - REMAINDER_BITS) == 0) << entry;
         }
         found & u32::from(line.used)
     }
@@ -96,8 +135,10 @@ mod wide {
                 let wanted = _mm256_set1_epi64x((remainder << UNUSED_BITS) as i64);
                 let first = _mm256_slli_epi64::<UNUSED_BITS>(_mm256_load_si256(base));
                 let second = _mm256_slli_epi64::<UNUSED_BITS>(_mm256_load_si256(base.add(1)));
-                let first = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(first, wanted)));
-                let second = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(second, wanted)));
+                let first =
+                    _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(first, wanted)));
+                let second =
+                    _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(second, wanted)));
                 (first | second << 4) as u32 & u32::from(line.used)
             }
         }

@@ -3,8 +3,9 @@
 use crate::config::Missing;
 use crate::half::Dtype;
 use crate::hash::mix;
-use crate::index::SHARDS;
+use crate::index::{Home, SHARDS};
 use crate::line::{Line, Search, prefetch};
+use crate::optimizers::Column;
 use crate::rows::Row;
 use crate::shard::{Shard, Shared};
 use crate::simd::at_each_level;
@@ -39,108 +40,210 @@ pub(crate) fn prefetch_values(shared: &Shared, row: Row) {
     }
 }
 
+const NO_ROW: Row = Row {
+    values: std::ptr::null_mut(),
+    side: std::ptr::null_mut(),
+};
+
 /// Keys between their index line and their row.
-#[derive(Clone, Copy)]
 struct Flight {
-    hash: [u64; BLOCK],
-    line: [*const Line; BLOCK],
+    hashes: [u64; BLOCK],
+    lines: [*const Line; BLOCK],
 }
 
-const NO_ROW: Row = Row { values: std::ptr::null_mut(), side: std::ptr::null_mut() };
+/// Keys whose rows are on their way.
+struct Landing {
+    hashes: [u64; BLOCK],
+    rows: [Row; BLOCK],
+}
+
+/// Takes what is read, key by key in order.
+trait Sink {
+    fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>);
+}
+
+// Functions rather than closures: only what is inlined is compiled for the level.
 
 #[inline(always)]
-unsafe fn read_body<S: Search, F: FnMut(usize, u64, Option<Row>)>(
+fn ask(
     shared: &Shared,
     shards: &[Shard],
     keys: &[u64],
     mask: u64,
-    side_too: bool,
-    mut give: F,
+    from: usize,
+    flight: &mut Flight,
 ) {
-    let start = |from: usize, flight: &mut Flight| {
-        for (i, &key) in keys[from.min(keys.len())..].iter().take(BLOCK).enumerate() {
-            let hash = mix(key & mask);
-            let line = shards[shard_of(hash)].buckets.home_line(&shared.lines, hash);
-            prefetch(line);
-            flight.hash[i] = hash;
-            flight.line[i] = line;
+    for (i, &key) in keys[from.min(keys.len())..].iter().take(BLOCK).enumerate() {
+        let hash = mix(key & mask);
+        let line = shards[shard_of(hash)]
+            .buckets
+            .home_line(&shared.lines, hash);
+        prefetch(line);
+        flight.hashes[i] = hash;
+        flight.lines[i] = line;
+    }
+}
+
+#[inline(always)]
+unsafe fn land<S: Search>(
+    shared: &Shared,
+    shards: &[Shard],
+    n: usize,
+    side: bool,
+    flight: &Flight,
+    landing: &mut Landing,
+) {
+    let mut beyond = [0u8; BLOCK];
+    let mut farther = 0;
+    for i in 0..n {
+        let hash = flight.hashes[i];
+        let shard = &shards[shard_of(hash)];
+        landing.hashes[i] = hash;
+        // SAFETY: the line is this hash's; the caller vouches for S.
+        landing.rows[i] = match unsafe { shard.buckets.find_at_home::<S>(flight.lines[i], hash) } {
+            Home::Row(number) => approach(shared, shard, number, side),
+            Home::Absent => NO_ROW,
+            Home::Beyond => {
+                prefetch(flight.lines[i].wrapping_add(1));
+                beyond[farther] = i as u8;
+                farther += 1;
+                NO_ROW
+            }
+        };
+    }
+    for &i in &beyond[..farther] {
+        let hash = landing.hashes[i as usize];
+        let shard = &shards[shard_of(hash)];
+        if let Some(number) = shard.buckets.find(&shared.lines, hash) {
+            landing.rows[i as usize] = approach(shared, shard, number, side);
         }
+    }
+}
+
+#[inline(always)]
+fn approach(shared: &Shared, shard: &Shard, number: u32, side: bool) -> Row {
+    let row = shard.rows.row(&shared.layout, number);
+    prefetch_values(shared, row);
+    if side {
+        prefetch(row.side);
+    }
+    row
+}
+
+#[inline(always)]
+unsafe fn read<S: Search, T: Sink>(
+    shared: &Shared,
+    shards: &[Shard],
+    keys: &[u64],
+    mask: u64,
+    side: bool,
+    sink: &mut T,
+) {
+    let mut flight = Flight {
+        hashes: [0; BLOCK],
+        lines: [std::ptr::null(); BLOCK],
     };
-    let find = |from: usize, flight: &Flight, rows: &mut [Row; BLOCK], hashes: &mut [u64; BLOCK]| {
-        let n = keys.len().saturating_sub(from).min(BLOCK);
-        for i in 0..n {
-            let hash = flight.hash[i];
-            let shard = &shards[shard_of(hash)];
-            hashes[i] = hash;
-            // SAFETY: the line is this hash's; the caller vouches for S.
-            let found = unsafe { shard.buckets.find_from::<S>(&shared.lines, flight.line[i], hash) };
-            rows[i] = match found {
-                Some(number) => {
-                    let row = shard.rows.row(&shared.layout, number);
-                    prefetch_values(shared, row);
-                    if side_too {
-                        prefetch(row.side);
-                    }
-                    row
-                }
-                None => NO_ROW,
-            };
-        }
+    let empty = || Landing {
+        hashes: [0; BLOCK],
+        rows: [NO_ROW; BLOCK],
     };
-    let mut flight = Flight { hash: [0; BLOCK], line: [std::ptr::null(); BLOCK] };
-    let (mut rows, mut hashes) = ([[NO_ROW; BLOCK]; 2], [[0; BLOCK]; 2]);
-    start(0, &mut flight);
-    find(0, &flight, &mut rows[0], &mut hashes[0]);
-    start(BLOCK, &mut flight);
-    let mut from = 0;
-    let mut turn = 0;
+    let mut landings = [empty(), empty()];
+    let left = |from: usize| keys.len().saturating_sub(from).min(BLOCK);
+    let (mut from, mut turn) = (0, 0);
+    // SAFETY (both): the flight holds the block's home lines; the caller vouches for S.
+    ask(shared, shards, keys, mask, 0, &mut flight);
+    unsafe { land::<S>(shared, shards, left(0), side, &flight, &mut landings[0]) };
+    ask(shared, shards, keys, mask, BLOCK, &mut flight);
     while from < keys.len() {
-        find(from + BLOCK, &flight, &mut rows[1 - turn], &mut hashes[1 - turn]);
-        start(from + 2 * BLOCK, &mut flight);
-        for i in 0..(keys.len() - from).min(BLOCK) {
-            let row = rows[turn][i];
-            give(from + i, hashes[turn][i], (!row.values.is_null()).then_some(row));
+        unsafe {
+            land::<S>(
+                shared,
+                shards,
+                left(from + BLOCK),
+                side,
+                &flight,
+                &mut landings[1 - turn],
+            )
+        };
+        ask(shared, shards, keys, mask, from + 2 * BLOCK, &mut flight);
+        let landing = &landings[turn];
+        for i in 0..left(from) {
+            let row = landing.rows[i];
+            sink.give(
+                shared,
+                from + i,
+                landing.hashes[i],
+                (!row.values.is_null()).then_some(row),
+            );
         }
         from += BLOCK;
         turn = 1 - turn;
     }
 }
 
-#[inline(always)]
-unsafe fn values_body<S: Search>(shared: &Shared, shards: &[Shard], keys: &[u64], mask: u64, out: &mut [f32]) -> usize {
-    let dim = shared.layout.dim;
-    let mut found = 0;
-    macro_rules! read {
-        ($give:expr) => {
-            // SAFETY: the caller's promise. Rows that are given are present, and nobody writes while shards are borrowed.
-            unsafe { read_body::<S, _>(shared, shards, keys, mask, false, $give) }
-        };
-    }
-    // The commonest shape gets a copy of known length.
-    if dim == 16 && shared.layout.dtype == Dtype::F32 {
-        let out = out.as_chunks_mut::<16>().0;
-        read!(|i, hash, row: Option<Row>| match row {
-            // SAFETY: sixteen aligned floats of a present row.
+/// Values of any shape.
+struct Values<'a> {
+    out: &'a mut [f32],
+    found: usize,
+}
+
+impl Sink for Values<'_> {
+    #[inline(always)]
+    fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>) {
+        let dim = shared.layout.dim;
+        let out = &mut self.out[place * dim..][..dim];
+        match row {
             Some(row) => {
-                out[i] = unsafe { *row.values.cast::<[f32; 16]>() };
-                found += 1;
+                // SAFETY: a present row of this layout, not written while shards are borrowed.
+                unsafe { row.load(&shared.layout, out) };
+                self.found += 1;
             }
-            None => absent(shared, hash, &mut out[i]),
-        });
-    } else {
-        read!(|i, hash, row: Option<Row>| {
-            let out = &mut out[i * dim..][..dim];
-            match row {
-                // SAFETY: a present row of this layout.
-                Some(row) => {
-                    unsafe { row.load(&shared.layout, out) };
-                    found += 1;
-                }
-                None => absent(shared, hash, out),
-            }
-        });
+            None => absent(shared, hash, out),
+        }
     }
-    found
+}
+
+/// The commonest shape, in straight lines.
+struct Sixteen<'a> {
+    out: &'a mut [[f32; 16]],
+    found: usize,
+}
+
+impl Sink for Sixteen<'_> {
+    #[inline(always)]
+    fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>) {
+        match row {
+            Some(row) => {
+                // SAFETY: sixteen aligned floats of a present row, not written while shards are borrowed.
+                self.out[place] = unsafe { *row.values.cast::<[f32; 16]>() };
+                self.found += 1;
+            }
+            None => absent(shared, hash, &mut self.out[place]),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn values_body<S: Search>(
+    shared: &Shared,
+    shards: &[Shard],
+    keys: &[u64],
+    mask: u64,
+    out: &mut [f32],
+) -> usize {
+    // SAFETY (both): the caller vouches for S.
+    if shared.layout.dim == 16 && shared.layout.dtype == Dtype::F32 {
+        let mut sink = Sixteen {
+            out: out.as_chunks_mut::<16>().0,
+            found: 0,
+        };
+        unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
+        sink.found
+    } else {
+        let mut sink = Values { out, found: 0 };
+        unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
+        sink.found
+    }
 }
 
 at_each_level! {
@@ -170,43 +273,75 @@ fn absent(shared: &Shared, hash: u64, out: &mut [f32]) {
     }
 }
 
-/// Versions and state columns of `keys`, as `Extras` says; lengths were checked.
-pub(crate) fn extras(shared: &Shared, shards: &[Shard], keys: &[u64], mask: u64, extras: Extras) {
-    let layout = &shared.layout;
-    let columns = shared.config.optimizer.columns(layout.dim);
-    let starts: Vec<usize> = columns
-        .iter()
-        .scan(0, |next, column| Some(std::mem::replace(next, *next + column.width)))
-        .collect();
-    let mut values = vec![0.0; layout.dim];
-    let mut fresh = vec![0.0; layout.state_len];
-    let (mut versions, mut state) = (extras.versions, extras.state);
-    let give = |i: usize, hash: u64, row: Option<Row>| {
-        if let Some(versions) = versions.as_deref_mut() {
-            versions[i] = match (row, layout.version) {
+/// Versions and state columns, as `Extras` says.
+struct Beside<'a> {
+    versions: Option<&'a mut [u32]>,
+    state: Option<(&'a [usize], &'a mut [f32])>,
+    columns: Vec<Column>,
+    starts: Vec<usize>,
+    values: Vec<f32>,
+    fresh: Vec<f32>,
+}
+
+impl Sink for Beside<'_> {
+    fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>) {
+        if let Some(versions) = self.versions.as_deref_mut() {
+            versions[place] = match (row, shared.layout.version) {
                 // SAFETY: a present row of this layout, not written while shards are borrowed.
                 (Some(row), Some(version)) => unsafe { row.get(version) },
                 _ => 0,
             };
         }
-        let Some((chosen, out)) = state.as_mut() else { return };
+        let Some((chosen, out)) = self.state.as_mut() else {
+            return;
+        };
         let all: &[f32] = match row {
             // SAFETY: as above; the slice is only read.
-            Some(row) => unsafe { row.state(layout) },
+            Some(row) => unsafe { row.state(&shared.layout) },
             None => {
-                shared.config.init.fill(hash, shared.config.seed, &mut values);
-                shared.config.optimizer.begin(shared.rate, &values, &mut fresh);
-                &fresh
+                shared
+                    .config
+                    .init
+                    .fill(hash, shared.config.seed, &mut self.values);
+                shared
+                    .config
+                    .optimizer
+                    .begin(shared.rate, &self.values, &mut self.fresh);
+                &self.fresh
             }
         };
-        let width: usize = chosen.iter().map(|&column| columns[column].width).sum();
-        let mut out = &mut out[i * width..][..width];
+        let width: usize = chosen
+            .iter()
+            .map(|&column| self.columns[column].width)
+            .sum();
+        let mut out = &mut out[place * width..][..width];
         for &column in chosen.iter() {
-            let (here, rest) = out.split_at_mut(columns[column].width);
-            here.copy_from_slice(&all[starts[column]..][..here.len()]);
+            let (here, rest) = out.split_at_mut(self.columns[column].width);
+            here.copy_from_slice(&all[self.starts[column]..][..here.len()]);
             out = rest;
         }
+    }
+}
+
+/// Versions and state columns of `keys`, as `Extras` says; lengths were checked.
+pub(crate) fn extras(shared: &Shared, shards: &[Shard], keys: &[u64], mask: u64, extras: Extras) {
+    let layout = &shared.layout;
+    let columns = shared.config.optimizer.columns(layout.dim);
+    let starts = columns
+        .iter()
+        .scan(0, |next, column| {
+            Some(std::mem::replace(next, *next + column.width))
+        })
+        .collect();
+    let (values, fresh) = (vec![0.0; layout.dim], vec![0.0; layout.state_len]);
+    let mut sink = Beside {
+        versions: extras.versions,
+        state: extras.state,
+        columns,
+        starts,
+        values,
+        fresh,
     };
     // SAFETY: `Plain` needs no instructions.
-    unsafe { read_body::<crate::line::Plain, _>(shared, shards, keys, mask, true, give) };
+    unsafe { read::<crate::line::Plain, _>(shared, shards, keys, mask, true, &mut sink) };
 }

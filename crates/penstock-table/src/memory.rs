@@ -73,7 +73,11 @@ mod system {
                     libc::madvise(base as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE);
                 }
             }
-            Some(Mapping { base: NonNull::new(base as *mut u8)?, bytes, huge })
+            Some(Mapping {
+                base: NonNull::new(base as *mut u8)?,
+                bytes,
+                huge,
+            })
         }
     }
 
@@ -95,15 +99,28 @@ mod system {
             let bytes = bytes.next_multiple_of(PAGE);
             let layout = Layout::from_size_align(bytes, PAGE).ok()?;
             // SAFETY: the layout is not empty, or the answer is None.
-            let base = if bytes == 0 { return None } else { unsafe { alloc_zeroed(layout) } };
-            Some(Mapping { base: NonNull::new(base)?, bytes, huge })
+            let base = if bytes == 0 {
+                return None;
+            } else {
+                unsafe { alloc_zeroed(layout) }
+            };
+            Some(Mapping {
+                base: NonNull::new(base)?,
+                bytes,
+                huge,
+            })
         }
     }
 
     impl Drop for Mapping {
         fn drop(&mut self) {
             // SAFETY: the layout that `zeroed` allocated with.
-            unsafe { dealloc(self.base.as_ptr(), Layout::from_size_align_unchecked(self.bytes, PAGE)) };
+            unsafe {
+                dealloc(
+                    self.base.as_ptr(),
+                    Layout::from_size_align_unchecked(self.bytes, PAGE),
+                )
+            };
         }
     }
 }

@@ -34,7 +34,11 @@ pub fn quantile(p: f64) -> f64 {
     }
     let tail = if q < 0.0 { p } else { 1.0 - p };
     let r = (-ln(tail)).sqrt();
-    let x = if r <= 5.0 { ratio(r - 1.6, &SHOULDER.0, &SHOULDER.1) } else { ratio(r - 5.0, &FAR.0, &FAR.1) };
+    let x = if r <= 5.0 {
+        ratio(r - 1.6, &SHOULDER.0, &SHOULDER.1)
+    } else {
+        ratio(r - 5.0, &FAR.0, &FAR.1)
+    };
     if q < 0.0 { -x } else { x }
 }
 

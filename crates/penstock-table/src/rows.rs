@@ -80,21 +80,37 @@ struct Source {
 
 impl Extents {
     pub fn new() -> Extents {
-        Extents { inner: Mutex::default() }
+        Extents {
+            inner: Mutex::default(),
+        }
     }
 
     /// Bytes of the extents that were given out.
     pub fn taken(&self) -> u64 {
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).taken
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .taken
     }
 
     /// The boundary of a fresh zeroed extent and the pages its first touch brings in; None if the system has no memory.
     fn take(&self, layout: &Layout) -> Option<(*mut u8, u64)> {
         let bytes = layout.extent_bytes();
-        let mut source = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if source.mappings.last().is_none_or(|last| source.next + bytes > last.bytes()) {
+        let mut source = self
+            .inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if source
+            .mappings
+            .last()
+            .is_none_or(|last| source.next + bytes > last.bytes())
+        {
             let huge = source.mapped >= HUGE_FROM;
-            let wanted = if huge { HUGE_MAPPING.max(bytes) } else { HUGE_PAGE.max(bytes) };
+            let wanted = if huge {
+                HUGE_MAPPING.max(bytes)
+            } else {
+                HUGE_PAGE.max(bytes)
+            };
             let mapping = Mapping::zeroed(wanted, huge)?;
             source.mapped += mapping.bytes() as u64;
             source.mappings.push(mapping);
@@ -150,7 +166,12 @@ unsafe impl Sync for Rows {}
 
 impl Rows {
     pub fn new() -> Rows {
-        Rows { extents: Vec::new(), next: 0, free: NONE, live: 0 }
+        Rows {
+            extents: Vec::new(),
+            next: 0,
+            free: NONE,
+            live: 0,
+        }
     }
 
     /// Rows in use.
@@ -175,7 +196,9 @@ impl Rows {
         debug_assert!(row < self.next);
         // SAFETY: allocated row numbers have their extent, and both strides stay within it.
         unsafe {
-            let boundary = *self.extents.get_unchecked((row >> layout.extent_shift) as usize);
+            let boundary = *self
+                .extents
+                .get_unchecked((row >> layout.extent_shift) as usize);
             Row {
                 values: boundary.add(within * layout.value_stride),
                 side: boundary.sub((within + 1) * layout.side_stride).cast(),
@@ -204,6 +227,10 @@ impl Rows {
         let row = self.next;
         self.next += 1;
         self.live += 1;
+        // The shard's next row is asked for now: its memory is as cold.
+        let next = self.row(layout, row);
+        crate::line::prefetch(next.values.wrapping_add(layout.value_stride));
+        crate::line::prefetch(next.side.cast::<u8>().wrapping_sub(layout.side_stride));
         Some((row, pages))
     }
 

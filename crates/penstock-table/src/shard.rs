@@ -61,23 +61,41 @@ pub(crate) struct Inserting {
 impl Shard {
     pub fn new(number: usize, config: &TableConfig) -> Shard {
         let sketch = match config.admission {
-            crate::config::Admission::Count { sketch_bytes, .. } if !config.admission.at_first_sight() => {
+            crate::config::Admission::Count { sketch_bytes, .. }
+                if !config.admission.at_first_sight() =>
+            {
                 Sketch::new(sketch_bytes / crate::index::SHARDS)
             }
             _ => Sketch::default(),
         };
-        Shard { buckets: Buckets::new(number), rows: Rows::new(), changes: Changes::default(), sketch }
+        Shard {
+            buckets: Buckets::new(number),
+            rows: Rows::new(),
+            changes: Changes::default(),
+            sketch,
+        }
     }
 
     /// A row for an absent hash: everything but its values and state is set, and it is marked. None without memory.
-    pub fn attach(&mut self, shared: &Shared, hash: u64, count: u32, now: u32, by: &mut Inserting) -> Option<Row> {
+    pub fn attach(
+        &mut self,
+        shared: &Shared,
+        hash: u64,
+        count: u32,
+        now: u32,
+        by: &mut Inserting,
+    ) -> Option<Row> {
         let (number, pages) = self.rows.allocate(&shared.layout, &shared.extents)?;
         self.changes.reach(self.rows.end());
-        let Some(growth) = self.buckets.insert(&shared.lines, hash, number, &mut by.spare) else {
+        let Some(growth) = self
+            .buckets
+            .insert(&shared.lines, hash, number, &mut by.spare)
+        else {
             self.rows.release(&shared.layout, number);
             return None;
         };
-        by.work.insert(growth.entries_moved, growth.pages_faulted + pages);
+        by.work
+            .insert(growth.entries_moved, growth.pages_faulted + pages);
         self.changes.mark(number);
         let row = self.rows.row(&shared.layout, number);
         // SAFETY: the row is this shard's, held by `&mut`, and every word is within its side.
@@ -96,22 +114,37 @@ impl Shard {
     }
 
     /// A new row as init(key) with fresh state.
-    pub fn create(&mut self, shared: &Shared, hash: u64, count: u32, now: u32, by: &mut Inserting) -> Option<Row> {
+    pub fn create(
+        &mut self,
+        shared: &Shared,
+        hash: u64,
+        count: u32,
+        now: u32,
+        by: &mut Inserting,
+    ) -> Option<Row> {
         let row = self.attach(shared, hash, count, now, by)?;
         by.values.resize(shared.layout.dim, 0.0);
-        shared.config.init.fill(hash, shared.config.seed, &mut by.values);
+        shared
+            .config
+            .init
+            .fill(hash, shared.config.seed, &mut by.values);
         // SAFETY: as in `attach`.
         unsafe {
             store_nearest(&shared.layout, row, &by.values);
             let state = row.state(&shared.layout);
-            shared.config.optimizer.begin(shared.rate, &by.values, state);
+            shared
+                .config
+                .optimizer
+                .begin(shared.rate, &by.values, state);
         }
         Some(row)
     }
 
     /// Takes a present hash out and leaves a tombstone.
     pub fn evict(&mut self, shared: &Shared, hash: u64, epoch: u32) -> bool {
-        let Some(number) = self.buckets.remove(&shared.lines, hash) else { return false };
+        let Some(number) = self.buckets.remove(&shared.lines, hash) else {
+            return false;
+        };
         self.rows.release(&shared.layout, number);
         self.changes.unmark(number);
         self.changes.bury(hash, epoch);
@@ -125,7 +158,9 @@ impl Row {
     #[inline(always)]
     pub(crate) unsafe fn state<'a>(self, layout: &Layout) -> &'a mut [f32] {
         // SAFETY: the side holds `state_len` floats from word `state` on.
-        unsafe { std::slice::from_raw_parts_mut(self.side.add(layout.state).cast(), layout.state_len) }
+        unsafe {
+            std::slice::from_raw_parts_mut(self.side.add(layout.state).cast(), layout.state_len)
+        }
     }
 
     /// The values as fp32.
@@ -142,7 +177,9 @@ impl Row {
                 }
                 half => {
                     let stored = std::slice::from_raw_parts(self.values.cast::<u16>(), layout.dim);
-                    out.iter_mut().zip(stored).for_each(|(out, &stored)| *out = half.widen(stored));
+                    out.iter_mut()
+                        .zip(stored)
+                        .for_each(|(out, &stored)| *out = half.widen(stored));
                 }
             }
         }
@@ -158,11 +195,15 @@ pub(crate) unsafe fn store_nearest(layout: &Layout, row: Row, values: &[f32]) {
     unsafe {
         match layout.dtype {
             crate::half::Dtype::F32 => {
-                std::slice::from_raw_parts_mut(row.values.cast(), layout.dim).copy_from_slice(values);
+                std::slice::from_raw_parts_mut(row.values.cast(), layout.dim)
+                    .copy_from_slice(values);
             }
             half => {
                 let stored = std::slice::from_raw_parts_mut(row.values.cast::<u16>(), layout.dim);
-                stored.iter_mut().zip(values).for_each(|(stored, &value)| *stored = half.narrow(value, 0x8000_0000));
+                stored
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(stored, &value)| *stored = half.narrow(value, 0x8000_0000));
             }
         }
     }

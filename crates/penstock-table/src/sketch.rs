@@ -25,7 +25,15 @@ pub struct Sketch {
 
 impl Sketch {
     pub fn new(bytes: usize) -> Sketch {
-        Sketch { lines: vec![Line { counters: [0; COUNTERS], halvings: 0 }; (bytes / 64).max(1)] }
+        Sketch {
+            lines: vec![
+                Line {
+                    counters: [0; COUNTERS],
+                    halvings: 0
+                };
+                (bytes / 64).max(1)
+            ],
+        }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -39,11 +47,18 @@ impl Sketch {
         let line = &mut self.lines[at as usize];
         let behind = halvings - line.halvings;
         if behind > 0 {
-            line.counters.iter_mut().for_each(|counter| *counter = counter.checked_shr(behind).unwrap_or(0));
+            line.counters
+                .iter_mut()
+                .for_each(|counter| *counter = counter.checked_shr(behind).unwrap_or(0));
             line.halvings = halvings;
         }
-        let probes: [usize; PROBES] = std::array::from_fn(|probe| (bits >> (8 * probe)) as u8 as usize * COUNTERS / 256);
-        let least = probes.iter().map(|&probe| line.counters[probe]).min().unwrap_or(0);
+        let probes: [usize; PROBES] =
+            std::array::from_fn(|probe| (bits >> (8 * probe)) as u8 as usize * COUNTERS / 256);
+        let least = probes
+            .iter()
+            .map(|&probe| line.counters[probe])
+            .min()
+            .unwrap_or(0);
         let count = (u32::from(least)).saturating_add(sightings).min(MOST);
         for probe in probes {
             line.counters[probe] = line.counters[probe].max(count as u8);

@@ -49,9 +49,17 @@ impl Store {
 
     /// Declares a slot, which may share a table with others.
     pub fn add_slot(&mut self, slot: u32, table: usize, keys: Keys) -> Result<()> {
-        let refuse = |what: String| Err(TableError::Config { table: format!("number {table}"), what });
+        let refuse = |what: String| {
+            Err(TableError::Config {
+                table: format!("number {table}"),
+                what,
+            })
+        };
         if table >= self.tables.len() {
-            return refuse(format!("slot {slot} names it, and there are {} tables", self.tables.len()));
+            return refuse(format!(
+                "slot {slot} names it, and there are {} tables",
+                self.tables.len()
+            ));
         }
         if self.slots.insert(slot, Slot { table, keys }).is_some() {
             return refuse(format!("slot {slot} is declared twice"));
@@ -68,7 +76,10 @@ impl Store {
     }
 
     pub fn slot(&self, slot: u32) -> Result<Slot> {
-        self.slots.get(&slot).copied().ok_or(TableError::UnknownSlot { slot })
+        self.slots
+            .get(&slot)
+            .copied()
+            .ok_or(TableError::UnknownSlot { slot })
     }
 
     pub fn lookup(&self, slot: u32, keys: &[u64], out: &mut [f32]) -> Result<usize> {

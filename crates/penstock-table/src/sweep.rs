@@ -71,7 +71,15 @@ const TOGETHER: u32 = 16;
 
 impl Judge {
     /// Visits up to `budget` lines from the cursor on, at most once around.
-    pub fn sweep(&mut self, shared: &Shared, shards: &mut [Shard], cursor: &mut Cursor, budget: u64, now: u32, epoch: u32) -> Swept {
+    pub fn sweep(
+        &mut self,
+        shared: &Shared,
+        shards: &mut [Shard],
+        cursor: &mut Cursor,
+        budget: u64,
+        now: u32,
+        epoch: u32,
+    ) -> Swept {
         let mut swept = Swept::default();
         while swept.lines < budget && !shared.config.eviction.is_none() {
             let shard = &mut shards[cursor.bucket as usize / BUCKETS_A_SHARD];
@@ -85,7 +93,10 @@ impl Judge {
                 for entry in line.entries() {
                     let row = shard.rows.row(&shared.layout, line.row(entry));
                     prefetch(row.side);
-                    self.candidates.push(Candidate { hash: shard.buckets.hash_in(bucket, line, entry), row });
+                    self.candidates.push(Candidate {
+                        hash: shard.buckets.hash_in(bucket, line, entry),
+                        row,
+                    });
                 }
             }
             self.judge(shared, now);
@@ -97,7 +108,10 @@ impl Judge {
             swept.evicted += self.condemned.len() as u64;
             cursor.line = to;
             if to == lines {
-                *cursor = Cursor { bucket: cursor.bucket + 1, line: 0 };
+                *cursor = Cursor {
+                    bucket: cursor.bucket + 1,
+                    line: 0,
+                };
                 if cursor.bucket as usize == BUCKETS {
                     cursor.bucket = 0;
                     swept.wrapped = true;
@@ -129,22 +143,44 @@ impl Judge {
         self.rows.clear();
         self.state.clear();
         self.facts.clear();
-        self.values.resize(layout.dim * self.candidates.len().max(1), 0.0);
-        for (candidate, wide) in self.candidates.iter().zip(self.values.chunks_exact_mut(layout.dim)) {
+        self.values
+            .resize(layout.dim * self.candidates.len().max(1), 0.0);
+        for (candidate, wide) in self
+            .candidates
+            .iter()
+            .zip(self.values.chunks_exact_mut(layout.dim))
+        {
             let row = candidate.row;
             // SAFETY: a present row of a shard that the caller holds by `&mut`.
             unsafe {
                 let idle = now.saturating_sub(row.get(LAST_SEEN));
-                self.facts.extend([row.get(COUNT) as f32, idle as f32, current_score(shared, row, now), 0.0]);
+                self.facts.extend([
+                    row.get(COUNT) as f32,
+                    idle as f32,
+                    current_score(shared, row, now),
+                    0.0,
+                ]);
                 if half {
                     row.load(layout, wide);
                 }
             }
-            self.rows.push(if half { wide.as_mut_ptr() } else { row.values.cast() });
+            self.rows.push(if half {
+                wide.as_mut_ptr()
+            } else {
+                row.values.cast()
+            });
             self.state.push(row.side.wrapping_add(layout.state).cast());
         }
         // SAFETY: as above; the pointers are the candidates', each once.
-        unsafe { policy.judge(layout.dim, layout.state_len, &self.rows, &self.state, &mut self.facts) };
+        unsafe {
+            policy.judge(
+                layout.dim,
+                layout.state_len,
+                &self.rows,
+                &self.state,
+                &mut self.facts,
+            )
+        };
         for (candidate, facts) in self.candidates.iter().zip(self.facts.chunks_exact(4)) {
             let spared = facts[1] < rules.grace_s as f32;
             if facts[3] == 1.0 && !spared && !self.condemned.contains(&candidate.hash) {
@@ -167,7 +203,10 @@ fn condemned(shared: &Shared, rules: &Eviction, row: Row, now: u32, values: &mut
     if rules.least_count.is_some_and(|least| count < least) {
         return true;
     }
-    if rules.score.is_some_and(|rule| current_score(shared, row, now) < rule.least) {
+    if rules
+        .score
+        .is_some_and(|rule| current_score(shared, row, now) < rule.least)
+    {
         return true;
     }
     rules.least_norm.is_some_and(|least| {
@@ -179,7 +218,9 @@ fn condemned(shared: &Shared, rules: &Eviction, row: Row, now: u32, values: &mut
 }
 
 fn current_score(shared: &Shared, row: Row, now: u32) -> f32 {
-    let (Some(at), Some(rule)) = (shared.layout.score, shared.config.eviction.score) else { return 0.0 };
+    let (Some(at), Some(rule)) = (shared.layout.score, shared.config.eviction.score) else {
+        return 0.0;
+    };
     // SAFETY: a present row of a shard that the caller holds by `&mut`.
     let (score, last) = unsafe { (f32::from_bits(row.get(at)), row.get(LAST_SEEN)) };
     score * fade(now.saturating_sub(last), rule.half_life_s)

@@ -79,24 +79,56 @@ impl Memory {
 impl Table {
     pub fn new(config: TableConfig, engine: Engine) -> Result<Table> {
         config.check()?;
-        let no_memory = || TableError::OutOfMemory { table: config.name.clone(), refused: 0 };
+        let no_memory = || TableError::OutOfMemory {
+            table: config.name.clone(),
+            refused: 0,
+        };
         let state_len = config.optimizer.state_len(config.dim);
-        let layout = Layout::new(config.dim, config.dtype, state_len, config.versions, config.eviction.score.is_some());
+        let layout = Layout::new(
+            config.dim,
+            config.dtype,
+            state_len,
+            config.versions,
+            config.eviction.score.is_some(),
+        );
         let lines = Lines::new().ok_or_else(no_memory)?;
         let pool = match engine.threads {
             0 | 1 => None,
-            threads => Some(rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|_| no_memory())?),
+            threads => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .map_err(|_| no_memory())?,
+            ),
         };
-        let shards = (0..SHARDS).map(|shard| Shard::new(shard, &config)).collect();
+        let shards = (0..SHARDS)
+            .map(|shard| Shard::new(shard, &config))
+            .collect();
         let rate = config.learning_rate;
         Ok(Table {
-            shared: Shared { config, layout, lines, extents: Extents::new(), level: engine.level.available(), rate },
+            shared: Shared {
+                config,
+                layout,
+                lines,
+                extents: Extents::new(),
+                level: engine.level.available(),
+                rate,
+            },
             shards,
-            workers: (0..engine.threads.max(1)).map(|_| Worker::default()).collect(),
+            workers: (0..engine.threads.max(1))
+                .map(|_| Worker::default())
+                .collect(),
             pool,
             judge: Judge::default(),
             order: Vec::new(),
-            clock: Clock { update: 0, now_s: 0, sightings: 0, cursor: Cursor::default(), epoch: 1, oldest: 1 },
+            clock: Clock {
+                update: 0,
+                now_s: 0,
+                sightings: 0,
+                cursor: Cursor::default(),
+                epoch: 1,
+                oldest: 1,
+            },
             consumers: BTreeMap::new(),
             work: Work::default(),
         })
@@ -121,7 +153,10 @@ impl Table {
 
     /// The number of rows.
     pub fn rows(&self) -> u64 {
-        self.shards.iter().map(|shard| u64::from(shard.rows.live())).sum()
+        self.shards
+            .iter()
+            .map(|shard| u64::from(shard.rows.live()))
+            .sum()
     }
 
     /// Tells the table that event time reached `now_s`; it never goes back.
@@ -139,12 +174,22 @@ impl Table {
         check("out", out.len(), keys.len() * dim)?;
         // SAFETY (both): the level is available, the shards are all of them, `out` was checked.
         let values = |keys: &[u64], out: &mut [f32]| unsafe {
-            lookup::values(self.shared.level, &self.shared, &self.shards, keys, mask, out)
+            lookup::values(
+                self.shared.level,
+                &self.shared,
+                &self.shards,
+                keys,
+                mask,
+                out,
+            )
         };
         let part = keys.len().div_ceil(self.workers.len()).max(1024);
         Ok(match &self.pool {
             Some(pool) if part < keys.len() => pool.install(|| {
-                keys.par_chunks(part).zip(out.par_chunks_mut(part * dim)).map(|(keys, out)| values(keys, out)).sum()
+                keys.par_chunks(part)
+                    .zip(out.par_chunks_mut(part * dim))
+                    .map(|(keys, out)| values(keys, out))
+                    .sum()
             }),
             _ => values(keys, out),
         })
@@ -162,7 +207,10 @@ impl Table {
         }
         if let Some((chosen, out)) = &extras.state {
             if let Some(&column) = chosen.iter().find(|&&column| column >= columns.len()) {
-                return self.refuse(format!("the optimizer has {} state columns, there is no {column}", columns.len()));
+                return self.refuse(format!(
+                    "the optimizer has {} state columns, there is no {column}",
+                    columns.len()
+                ));
             }
             let width: usize = chosen.iter().map(|&column| columns[column].width).sum();
             check("state", out.len(), keys.len() * width)?;
@@ -177,15 +225,25 @@ impl Table {
     }
 
     pub(crate) fn update_masked(&mut self, batch: &Update, mask: u64) -> Result<Updated> {
-        batch.check(self.shared.level, self.shared.layout.dim, self.shared.layout.state_len)?;
+        batch.check(
+            self.shared.level,
+            self.shared.layout.dim,
+            self.shared.layout.state_len,
+        )?;
         self.make_room(batch.keys, mask)?;
         self.clock.update += 1;
         let halvings = match self.shared.config.admission {
-            crate::config::Admission::Count { halve_every, .. } => (self.clock.sightings / halve_every) as u32,
+            crate::config::Admission::Count { halve_every, .. } => {
+                (self.clock.sightings / halve_every) as u32
+            }
             _ => 0,
         };
         let now = seconds(batch.event_time_s);
-        let moment = Moment { update: self.clock.update, halvings, now };
+        let moment = Moment {
+            update: self.clock.update,
+            halvings,
+            now,
+        };
         match &self.pool {
             Some(pool) if batch.keys.len() >= 64 * self.workers.len() => {
                 let (starts, order) = by_shard(batch.keys, mask, &mut self.order);
@@ -193,13 +251,20 @@ impl Table {
                 pool.scope(|scope| {
                     let threads = self.workers.len();
                     for (number, worker) in self.workers.iter_mut().enumerate() {
-                        let end = share(&starts, first, (number + 1) * order.len() / threads, number + 1 == threads);
+                        let end = share(
+                            &starts,
+                            first,
+                            (number + 1) * order.len() / threads,
+                            number + 1 == threads,
+                        );
                         let (mine, rest) = shards.split_at_mut(end - first);
                         shards = rest;
                         let (from, places) = (first, &order[starts[first]..starts[end]]);
                         first = end;
                         if !places.is_empty() {
-                            scope.spawn(move |_| worker.work(shared, mine, from, batch, mask, Some(places), moment));
+                            scope.spawn(move |_| {
+                                worker.work(shared, mine, from, batch, mask, Some(places), moment)
+                            });
                         }
                     }
                 });
@@ -216,18 +281,31 @@ impl Table {
         self.clock.sightings += done.sightings;
         match done.refused {
             0 => Ok(done),
-            refused => Err(TableError::OutOfMemory { table: self.shared.config.name.clone(), refused }),
+            refused => Err(TableError::OutOfMemory {
+                table: self.shared.config.name.clone(),
+                refused,
+            }),
         }
     }
 
     /// Errs if the batch's new rows could pass the memory limit, after one sweep around if that helps.
     fn make_room(&mut self, keys: &[u64], mask: u64) -> Result<()> {
-        let Some(limit) = self.shared.config.bounds.memory_limit else { return Ok(()) };
+        let Some(limit) = self.shared.config.bounds.memory_limit else {
+            return Ok(());
+        };
         let fits = |table: &Table, rows: u64| {
             let extent = table.shared.layout.extent_bytes() as u64;
-            let left: u64 = table.shards.iter().map(|shard| shard.rows.left(&table.shared.layout)).sum();
+            let left: u64 = table
+                .shards
+                .iter()
+                .map(|shard| shard.rows.left(&table.shared.layout))
+                .sum();
             // Freed rows and begun extents are used first, though not by every shard alike.
-            let fresh = if rows * 2 < left { 0 } else { rows * (table.shared.layout.row_bytes() as u64 + 16) };
+            let fresh = if rows * 2 < left {
+                0
+            } else {
+                rows * (table.shared.layout.row_bytes() as u64 + 16)
+            };
             let needed = table.memory().total() + fresh + extent.min(fresh);
             if needed <= limit { Ok(()) } else { Err(needed) }
         };
@@ -235,7 +313,10 @@ impl Table {
             return Ok(());
         }
         let absent = |table: &Table| {
-            let absent = keys.iter().map(|&key| mix(key & mask)).filter(|&hash| table.find(hash).is_none());
+            let absent = keys
+                .iter()
+                .map(|&key| mix(key & mask))
+                .filter(|&hash| table.find(hash).is_none());
             absent.collect::<HashSet<_>>().len() as u64
         };
         let mut new = absent(self);
@@ -244,9 +325,11 @@ impl Table {
             new = absent(self);
         }
         match fits(self, new) {
-            Err(needed) if new > 0 => {
-                Err(TableError::MemoryLimit { table: self.shared.config.name.clone(), limit, needed })
-            }
+            Err(needed) if new > 0 => Err(TableError::MemoryLimit {
+                table: self.shared.config.name.clone(),
+                limit,
+                needed,
+            }),
             _ => Ok(()),
         }
     }
@@ -254,7 +337,14 @@ impl Table {
     /// Looks at up to `lines` lines of the index (at most six rows each) from where the last sweep ended.
     pub fn sweep(&mut self, lines: u64) -> Swept {
         let Clock { now_s, epoch, .. } = self.clock;
-        let swept = self.judge.sweep(&self.shared, &mut self.shards, &mut self.clock.cursor, lines, now_s, epoch);
+        let swept = self.judge.sweep(
+            &self.shared,
+            &mut self.shards,
+            &mut self.clock.cursor,
+            lines,
+            now_s,
+            epoch,
+        );
         if swept.evicted > 0 {
             self.bound_tombstones();
         }
@@ -271,17 +361,27 @@ impl Table {
 
     fn bound_tombstones(&mut self) {
         let most = self.shared.config.bounds.tombstones / SHARDS;
-        let over = self.shards.iter().filter_map(|shard| shard.changes.epoch_at_bound(most)).max();
+        let over = self
+            .shards
+            .iter()
+            .filter_map(|shard| shard.changes.epoch_at_bound(most))
+            .max();
         // One epoch's tombstones stay together: half an epoch could be told to nobody.
         if let Some(epoch) = over {
-            self.forget(epoch.saturating_add(1).min(self.clock.epoch.saturating_add(1)));
+            self.forget(
+                epoch
+                    .saturating_add(1)
+                    .min(self.clock.epoch.saturating_add(1)),
+            );
         }
     }
 
     fn forget(&mut self, before: u32) {
         if before > self.clock.oldest {
             self.clock.oldest = before;
-            self.shards.iter_mut().for_each(|shard| shard.changes.forget(before));
+            self.shards
+                .iter_mut()
+                .for_each(|shard| shard.changes.forget(before));
         }
     }
 
@@ -289,8 +389,15 @@ impl Table {
     pub fn flip(&mut self) -> u32 {
         let epoch = self.clock.epoch;
         match &self.pool {
-            Some(pool) => pool.install(|| self.shards.par_iter_mut().for_each(|shard| shard.changes.freeze(epoch))),
-            None => self.shards.iter_mut().for_each(|shard| shard.changes.freeze(epoch)),
+            Some(pool) => pool.install(|| {
+                self.shards
+                    .par_iter_mut()
+                    .for_each(|shard| shard.changes.freeze(epoch))
+            }),
+            None => self
+                .shards
+                .iter_mut()
+                .for_each(|shard| shard.changes.freeze(epoch)),
         }
         self.clock.epoch += 1;
         self.release();
@@ -310,15 +417,26 @@ impl Table {
     }
 
     fn release(&mut self) {
-        let bound = self.clock.epoch.saturating_sub(u32::try_from(self.shared.config.bounds.epochs).unwrap_or(u32::MAX));
-        let needed = self.consumers.values().copied().min().unwrap_or(self.clock.epoch);
+        let bound = self
+            .clock
+            .epoch
+            .saturating_sub(u32::try_from(self.shared.config.bounds.epochs).unwrap_or(u32::MAX));
+        let needed = self
+            .consumers
+            .values()
+            .copied()
+            .min()
+            .unwrap_or(self.clock.epoch);
         self.forget(needed.min(self.clock.epoch).max(bound));
     }
 
     /// Every key changed in epoch `since` or later, once, by its newest operation; shard by shard.
     pub fn changes(&self, since: u32, mut each: impl FnMut(Change)) -> Result<()> {
         if since < self.clock.oldest {
-            return Err(TableError::FullSnapshotNeeded { epoch: since, oldest: self.clock.oldest });
+            return Err(TableError::FullSnapshotNeeded {
+                epoch: since,
+                oldest: self.clock.oldest,
+            });
         }
         for shard in &self.shards {
             for number in shard.changes.rows_since(since) {
@@ -342,12 +460,18 @@ impl Table {
     /// Every row, bucket by bucket, in order of hash within an index line's reach.
     pub fn each(&self, mut each: impl FnMut(u64, RowParts)) {
         for bucket in 0..BUCKETS {
-            let (shard, bucket) = (&self.shards[bucket / BUCKETS_A_SHARD], bucket % BUCKETS_A_SHARD);
+            let (shard, bucket) = (
+                &self.shards[bucket / BUCKETS_A_SHARD],
+                bucket % BUCKETS_A_SHARD,
+            );
             for at in 0..shard.buckets.lines(bucket) {
                 let line = shard.buckets.line(&self.shared.lines, bucket, at);
                 for entry in line.entries() {
                     let row = shard.rows.row(&self.shared.layout, line.row(entry));
-                    each(unmix(shard.buckets.hash_in(bucket, line, entry)), self.parts(row));
+                    each(
+                        unmix(shard.buckets.hash_in(bucket, line, entry)),
+                        self.parts(row),
+                    );
                 }
             }
         }
@@ -375,7 +499,10 @@ impl Table {
                 let by = &mut self.workers[0].inserting;
                 self.shards[shard_of(hash)]
                     .attach(&self.shared, hash, 0, 0, by)
-                    .ok_or_else(|| TableError::OutOfMemory { table: self.shared.config.name.clone(), refused: 1 })?
+                    .ok_or_else(|| TableError::OutOfMemory {
+                        table: self.shared.config.name.clone(),
+                        refused: 1,
+                    })?
             }
         };
         // SAFETY: a present row, `self` is borrowed for writing, and every word is within its side.
@@ -411,7 +538,10 @@ impl Table {
 
     /// Tombstones kept.
     pub fn tombstones(&self) -> usize {
-        self.shards.iter().map(|shard| shard.changes.tombstones()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.changes.tombstones())
+            .sum()
     }
 
     fn find(&self, hash: u64) -> Option<Row> {
@@ -432,18 +562,31 @@ impl Table {
                 count: row.get(COUNT),
                 last_seen_s: row.get(LAST_SEEN),
                 version: layout.version.map_or(0, |version| row.get(version)),
-                score: layout.score.map_or(0.0, |score| f32::from_bits(row.get(score))),
+                score: layout
+                    .score
+                    .map_or(0.0, |score| f32::from_bits(row.get(score))),
             }
         }
     }
 
     fn refuse<T>(&self, what: String) -> Result<T> {
-        Err(TableError::Config { table: self.shared.config.name.clone(), what })
+        Err(TableError::Config {
+            table: self.shared.config.name.clone(),
+            what,
+        })
     }
 }
 
 fn check(what: &'static str, found: usize, expected: usize) -> Result<()> {
-    if found == expected { Ok(()) } else { Err(TableError::Length { what, found, expected }) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(TableError::Length {
+            what,
+            found,
+            expected,
+        })
+    }
 }
 
 /// Seconds as a row keeps them: from 1970 to 2106, what is outside at its end.
@@ -452,7 +595,11 @@ fn seconds(event_time_s: i64) -> u32 {
 }
 
 /// The places of a batch in order of shard, each shard's in batch order, and where each shard's begin.
-fn by_shard<'a>(keys: &[u64], mask: u64, order: &'a mut Vec<u32>) -> ([usize; SHARDS + 1], &'a [u32]) {
+fn by_shard<'a>(
+    keys: &[u64],
+    mask: u64,
+    order: &'a mut Vec<u32>,
+) -> ([usize; SHARDS + 1], &'a [u32]) {
     let mut starts = [0; SHARDS + 1];
     for &key in keys {
         starts[shard_of(mix(key & mask)) + 1] += 1;
@@ -472,5 +619,11 @@ fn by_shard<'a>(keys: &[u64], mask: u64, order: &'a mut Vec<u32>) -> ([usize; SH
 
 /// The end of a thread's shards: the first shard from `first` on that begins at `until` or later.
 fn share(starts: &[usize; SHARDS + 1], first: usize, until: usize, last: bool) -> usize {
-    if last { SHARDS } else { (first..SHARDS).find(|&shard| starts[shard] >= until).unwrap_or(SHARDS) }
+    if last {
+        SHARDS
+    } else {
+        (first..SHARDS)
+            .find(|&shard| starts[shard] >= until)
+            .unwrap_or(SHARDS)
+    }
 }

@@ -4,6 +4,7 @@ use crate::batch::{Distinct, DistinctKeys, Update};
 use crate::config::Admission;
 use crate::half::{Dtype, rounding_bits, rounding_seed};
 use crate::hash::mix;
+use crate::index::Home;
 use crate::line::{Search, prefetch};
 use crate::lookup::{BLOCK, prefetch_values, shard_of};
 use crate::optimizers::{Group, Step};
@@ -90,13 +91,102 @@ impl Worker {
         distinct.collect(shared.level, batch, mask, shared.layout.dim, order);
         self.done.distinct += distinct.keys.len() as u64;
         // SAFETY: a table's level is available.
-        unsafe { apply(shared.level, self, shared, shards, first, batch, &distinct, moment) };
+        unsafe {
+            apply(
+                shared.level,
+                self,
+                shared,
+                shards,
+                first,
+                batch,
+                &distinct,
+                moment,
+            )
+        };
         self.distinct = distinct;
     }
 
     pub fn take_counts(&mut self) -> (Updated, Work) {
-        (std::mem::take(&mut self.done), std::mem::take(&mut self.inserting.work))
+        (
+            std::mem::take(&mut self.done),
+            std::mem::take(&mut self.inserting.work),
+        )
     }
+}
+
+/// The distinct keys of one block.
+#[inline(always)]
+fn block(keys: &[Distinct], from: usize) -> &[Distinct] {
+    let rest = &keys[from.min(keys.len())..];
+    &rest[..rest.len().min(BLOCK)]
+}
+
+// Functions rather than closures: only what is inlined is compiled for the level.
+
+#[inline(always)]
+fn ask(shared: &Shared, shards: &[Shard], first: usize, keys: &[Distinct]) {
+    for key in keys {
+        prefetch(
+            shards[shard_of(key.hash) - first]
+                .buckets
+                .home_line(&shared.lines, key.hash),
+        );
+    }
+}
+
+/// Finds the rows of a block and asks for them. The home line is computed anew: rows that were made since it was asked for
+/// may have grown the bucket. What is found stays true: rows never move, and no other distinct key can make this one.
+#[inline(always)]
+unsafe fn land<S: Search>(
+    shared: &Shared,
+    shards: &[Shard],
+    first: usize,
+    keys: &[Distinct],
+    rows: &mut [Option<u32>; BLOCK],
+) {
+    let mut beyond = [0u8; BLOCK];
+    let mut farther = 0;
+    for (i, key) in keys.iter().enumerate() {
+        let shard = &shards[shard_of(key.hash) - first];
+        let line = shard.buckets.home_line(&shared.lines, key.hash);
+        // SAFETY: the line is this hash's; the caller vouches for S.
+        rows[i] = match unsafe { shard.buckets.find_at_home::<S>(line, key.hash) } {
+            Home::Row(number) => approach(shared, shard, number),
+            Home::Absent => None,
+            Home::Beyond => {
+                prefetch(line.wrapping_add(1));
+                beyond[farther] = i as u8;
+                farther += 1;
+                None
+            }
+        };
+    }
+    for &i in &beyond[..farther] {
+        let hash = keys[i as usize].hash;
+        let shard = &shards[shard_of(hash) - first];
+        if let Some(number) = shard.buckets.find(&shared.lines, hash) {
+            rows[i as usize] = approach(shared, shard, number);
+        }
+    }
+    if !shared.config.admission.at_first_sight() {
+        for (key, row) in keys.iter().zip(rows) {
+            if row.is_none() {
+                shards[shard_of(key.hash) - first].sketch.prefetch(key.hash);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn approach(shared: &Shared, shard: &Shard, number: u32) -> Option<u32> {
+    let row = shard.rows.row(&shared.layout, number);
+    prefetch_values(shared, row);
+    prefetch(row.side);
+    if shared.layout.side_stride > 64 {
+        prefetch(row.side.wrapping_add(16));
+    }
+    shard.changes.prefetch(number);
+    Some(number)
 }
 
 #[inline(always)]
@@ -112,45 +202,25 @@ unsafe fn apply_body<S: Search>(
 ) {
     let keys = &distinct.keys[..];
     let layout = &shared.layout;
-    let after = |from: usize| keys[from.min(keys.len())..].iter().take(BLOCK);
-    let ask = |shards: &[Shard], from: usize| {
-        for key in after(from) {
-            prefetch(shards[shard_of(key.hash) - first].buckets.home_line(&shared.lines, key.hash));
-        }
-    };
-    // The home line is computed anew: rows that were made since it was asked for may have grown the bucket. What is
-    // found stays true: rows never move, and no other distinct key can make this one.
-    let find = |shards: &[Shard], from: usize, rows: &mut [Option<u32>; BLOCK]| {
-        for (found, key) in rows.iter_mut().zip(after(from)) {
-            let shard = &shards[shard_of(key.hash) - first];
-            let line = shard.buckets.home_line(&shared.lines, key.hash);
-            // SAFETY: the line is this hash's; the caller vouches for S.
-            *found = unsafe { shard.buckets.find_from::<S>(&shared.lines, line, key.hash) };
-            match *found {
-                Some(number) => {
-                    let row = shard.rows.row(layout, number);
-                    prefetch_values(shared, row);
-                    prefetch(row.side);
-                    if layout.side_stride > 64 {
-                        prefetch(row.side.wrapping_add(16));
-                    }
-                    shard.changes.prefetch(number);
-                }
-                None if !shared.config.admission.at_first_sight() => shard.sketch.prefetch(key.hash),
-                None => {}
-            }
-        }
-    };
     let mut rows = [[None; BLOCK]; 2];
-    ask(shards, 0);
-    find(shards, 0, &mut rows[0]);
-    ask(shards, BLOCK);
+    // SAFETY (both): the caller vouches for S.
+    ask(shared, shards, first, block(keys, 0));
+    unsafe { land::<S>(shared, shards, first, block(keys, 0), &mut rows[0]) };
+    ask(shared, shards, first, block(keys, BLOCK));
     let (mut from, mut turn) = (0, 0);
     while from < keys.len() {
-        find(shards, from + BLOCK, &mut rows[1 - turn]);
-        ask(shards, from + 2 * BLOCK);
+        unsafe {
+            land::<S>(
+                shared,
+                shards,
+                first,
+                block(keys, from + BLOCK),
+                &mut rows[1 - turn],
+            )
+        };
+        ask(shared, shards, first, block(keys, from + 2 * BLOCK));
         worker.group.clear();
-        for (i, key) in after(from).enumerate() {
+        for (i, key) in block(keys, from).iter().enumerate() {
             let shard = &mut shards[shard_of(key.hash) - first];
             let shows = distinct.shows.get(from + i).copied();
             let row = match rows[turn][i] {
@@ -161,13 +231,23 @@ unsafe fn apply_body<S: Search>(
                     worker.done.stepped += 1;
                     row
                 }
-                None => match absent(shared, shard, key, shows, moment, &mut worker.inserting, &mut worker.done) {
+                None => match absent(
+                    shared,
+                    shard,
+                    key,
+                    shows,
+                    moment,
+                    &mut worker.inserting,
+                    &mut worker.done,
+                ) {
                     Some(row) => row,
                     None => continue,
                 },
             };
             let grad = distinct.gradient(batch, layout.dim, key);
-            worker.group.push(shared, row, key.hash, grad, distinct.first[from + i]);
+            worker
+                .group
+                .push(shared, row, key.hash, grad, distinct.first[from + i]);
         }
         worker.group.step(shared, batch, moment);
         from += BLOCK;
@@ -191,7 +271,10 @@ fn touch(shared: &Shared, row: Row, occurrences: u32, shows: Option<[f32; 2]>, n
     unsafe {
         if let Some(at) = shared.layout.score {
             let score = f32::from_bits(row.get(at));
-            row.set(at, scored(shared, score, row.get(LAST_SEEN), shows, now).to_bits());
+            row.set(
+                at,
+                scored(shared, score, row.get(LAST_SEEN), shows, now).to_bits(),
+            );
         }
         row.set(COUNT, row.get(COUNT).saturating_add(occurrences));
         row.set(LAST_SEEN, row.get(LAST_SEEN).max(now));
@@ -203,11 +286,17 @@ fn touch(shared: &Shared, row: Row, occurrences: u32, shows: Option<[f32; 2]>, n
 
 /// A score of `last` with what was seen at `now`, as of the later of the two.
 fn scored(shared: &Shared, score: f32, last: u32, shows: Option<[f32; 2]>, now: u32) -> f32 {
-    let Some(rule) = shared.config.eviction.score else { return score };
+    let Some(rule) = shared.config.eviction.score else {
+        return score;
+    };
     let [shows, clicks] = shows.unwrap_or_default();
     let more = shows * rule.show_weight + clicks * rule.click_weight;
     let fade = |idle: u32| crate::sweep::fade(idle, rule.half_life_s);
-    if now >= last { score * fade(now - last) + more } else { score + more * fade(last - now) }
+    if now >= last {
+        score * fade(now - last) + more
+    } else {
+        score + more * fade(last - now)
+    }
 }
 
 /// An absent key's sighting. The row, if there is one now that takes the gradient.
@@ -248,7 +337,12 @@ fn absent(
     done.created += 1;
     if let Some(at) = shared.layout.score {
         // SAFETY: a present row of a shard that the caller holds by `&mut`.
-        unsafe { row.set(at, scored(shared, 0.0, moment.now, shows, moment.now).to_bits()) };
+        unsafe {
+            row.set(
+                at,
+                scored(shared, 0.0, moment.now, shows, moment.now).to_bits(),
+            )
+        };
     }
     at_once.then_some(row)
 }
@@ -280,7 +374,8 @@ impl Gathered {
     #[inline(always)]
     fn push(&mut self, shared: &Shared, row: Row, hash: u64, grad: *const f32, first: u32) {
         self.values.push(row.values.cast());
-        self.state.push(row.side.wrapping_add(shared.layout.state).cast());
+        self.state
+            .push(row.side.wrapping_add(shared.layout.state).cast());
         self.grads.push(grad);
         if shared.layout.dtype != Dtype::F32 || !shared.config.gradient.is_none() {
             self.hash.push(hash);
@@ -302,7 +397,10 @@ impl Gathered {
             if !shared.config.gradient.is_none() {
                 self.change_gradients(shared, batch);
             }
-            let step = Step { rate: shared.rate, update: moment.update };
+            let step = Step {
+                rate: shared.rate,
+                update: moment.update,
+            };
             let group = Group {
                 dim: layout.dim,
                 state_len: layout.state_len,
@@ -310,7 +408,10 @@ impl Gathered {
                 state: &self.state,
                 grads: &self.grads,
             };
-            shared.config.optimizer.apply(shared.level, step, &group, &mut self.user);
+            shared
+                .config
+                .optimizer
+                .apply(shared.level, step, &group, &mut self.user);
             if half {
                 self.narrow(shared, moment.update);
             }
@@ -323,7 +424,12 @@ impl Gathered {
     unsafe fn widen(&mut self, shared: &Shared) {
         let dim = shared.layout.dim;
         self.widened.resize(self.rows.len() * dim, 0.0);
-        for ((row, wide), pointer) in self.rows.iter().zip(self.widened.chunks_exact_mut(dim)).zip(&mut self.values) {
+        for ((row, wide), pointer) in self
+            .rows
+            .iter()
+            .zip(self.widened.chunks_exact_mut(dim))
+            .zip(&mut self.values)
+        {
             // SAFETY: the caller's promise.
             unsafe { row.load(&shared.layout, wide) };
             *pointer = wide.as_mut_ptr();
@@ -335,7 +441,12 @@ impl Gathered {
     #[inline(never)]
     unsafe fn narrow(&self, shared: &Shared, update: u64) {
         let (dim, half) = (shared.layout.dim, shared.layout.dtype);
-        for ((row, wide), &hash) in self.rows.iter().zip(self.widened.chunks_exact(dim)).zip(&self.hash) {
+        for ((row, wide), &hash) in self
+            .rows
+            .iter()
+            .zip(self.widened.chunks_exact(dim))
+            .zip(&self.hash)
+        {
             let seed = rounding_seed(hash, update);
             // SAFETY: the row's values are `dim` halves.
             let stored = unsafe { std::slice::from_raw_parts_mut(row.values.cast::<u16>(), dim) };
@@ -353,13 +464,19 @@ impl Gathered {
         self.changed.clear();
         for &grad in &self.grads {
             // SAFETY: a gradient is `dim` floats.
-            self.changed.extend_from_slice(unsafe { std::slice::from_raw_parts(grad, dim) });
+            self.changed
+                .extend_from_slice(unsafe { std::slice::from_raw_parts(grad, dim) });
         }
         for (i, grad) in self.changed.chunks_exact_mut(dim).enumerate() {
             // SAFETY: values are `dim` floats (halves were widened), no two alike.
             let values = unsafe { std::slice::from_raw_parts_mut(self.values[i], dim) };
-            let pulled = batch.pulled.map(|pulled| &pulled.values[self.first[i] as usize * dim..][..dim]);
-            shared.config.gradient.apply(shared.rate, values, grad, pulled);
+            let pulled = batch
+                .pulled
+                .map(|pulled| &pulled.values[self.first[i] as usize * dim..][..dim]);
+            shared
+                .config
+                .gradient
+                .apply(shared.rate, values, grad, pulled);
             self.grads[i] = grad.as_ptr();
         }
     }

@@ -15,7 +15,12 @@ impl Adam {
     pub fn new(rate: f32, beta1: f32, beta2: f32, epsilon: f32, t: u64) -> Adam {
         let bias = |beta: f32| 1.0 - power(f64::from(beta), t);
         let step = f64::from(rate) * bias(beta2).sqrt() / bias(beta1);
-        Adam { step: step as f32, beta1, beta2, epsilon }
+        Adam {
+            step: step as f32,
+            beta1,
+            beta2,
+            epsilon,
+        }
     }
 }
 
@@ -45,7 +50,14 @@ impl Kernel for PerRow {
         // Steps are kept as an integer's bits: a float would stop counting at 2^24.
         let t = steps[0].to_bits().saturating_add(1);
         steps[0] = f32::from_bits(t);
-        Adam::new(self.rate, self.beta1, self.beta2, self.epsilon, u64::from(t)).row(w, moments, g);
+        Adam::new(
+            self.rate,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            u64::from(t),
+        )
+        .row(w, moments, g);
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) fn begin(ftrl: &Ftrl, values: &[f32], state: &mut [f32]) {
     let (z, n) = state.split_at_mut(values.len());
     n.fill(0.0);
     for (z, &w) in z.iter_mut().zip(values) {
-        *z = if w == 0.0 { 0.0 } else { -(w * (ftrl.beta / ftrl.alpha + ftrl.l2) + ftrl.l1.copysign(w)) };
+        *z = if w == 0.0 {
+            0.0
+        } else {
+            -(w * (ftrl.beta / ftrl.alpha + ftrl.l2) + ftrl.l1.copysign(w))
+        };
     }
 }

@@ -19,15 +19,33 @@ pub enum Optimizer {
     /// `w -= rate * g`
     Sgd,
     /// `m = momentum * m + g; w -= rate * m` (`g + momentum * m` if nesterov), for touched rows only.
-    Momentum { momentum: f32, nesterov: bool },
+    Momentum {
+        momentum: f32,
+        nesterov: bool,
+    },
     /// torch's: `sum += g^2; w -= rate * g / (sqrt(sum) + epsilon)`
-    Adagrad { epsilon: f32, initial: f32 },
+    Adagrad {
+        epsilon: f32,
+        initial: f32,
+    },
     /// FBGEMM's: one sum a row, of the mean of g^2.
-    RowwiseAdagrad { epsilon: f32, initial: f32 },
+    RowwiseAdagrad {
+        epsilon: f32,
+        initial: f32,
+    },
     /// torch's SparseAdam; with `per_row` the bias correction counts the row's own updates (one more state column).
-    Adam { beta1: f32, beta2: f32, epsilon: f32, per_row: bool },
+    Adam {
+        beta1: f32,
+        beta2: f32,
+        epsilon: f32,
+        per_row: bool,
+    },
     /// FTRL-proximal (McMahan et al. 2013), the learning rate being alpha.
-    Ftrl { beta: f32, l1: f32, l2: f32 },
+    Ftrl {
+        beta: f32,
+        l1: f32,
+        l2: f32,
+    },
     User(UserFunction),
 }
 
@@ -66,8 +84,19 @@ impl Optimizer {
     /// The state of a new row with these values.
     pub fn begin(&self, rate: f32, values: &[f32], state: &mut [f32]) {
         match *self {
-            Optimizer::Adagrad { initial, .. } | Optimizer::RowwiseAdagrad { initial, .. } => state.fill(initial),
-            Optimizer::Ftrl { beta, l1, l2 } => ftrl::begin(&ftrl::Ftrl { alpha: rate, beta, l1, l2 }, values, state),
+            Optimizer::Adagrad { initial, .. } | Optimizer::RowwiseAdagrad { initial, .. } => {
+                state.fill(initial)
+            }
+            Optimizer::Ftrl { beta, l1, l2 } => ftrl::begin(
+                &ftrl::Ftrl {
+                    alpha: rate,
+                    beta,
+                    l1,
+                    l2,
+                },
+                values,
+                state,
+            ),
             Optimizer::User(function) => state.fill(function.initial),
             _ => state.fill(0.0),
         }
@@ -78,15 +107,25 @@ impl Optimizer {
             Optimizer::Sgd => (&[], "sgd"),
             Optimizer::Momentum { momentum, .. } => (&[*momentum], "momentum"),
             Optimizer::Adagrad { epsilon, initial } => (&[*epsilon, *initial], "adagrad"),
-            Optimizer::RowwiseAdagrad { epsilon, initial } => (&[*epsilon, *initial], "row-wise adagrad"),
+            Optimizer::RowwiseAdagrad { epsilon, initial } => {
+                (&[*epsilon, *initial], "row-wise adagrad")
+            }
             Optimizer::Adam { beta1, beta2, .. } if *beta1 >= 1.0 || *beta2 >= 1.0 => {
                 return Some("adam: the betas must be below 1".into());
             }
-            Optimizer::Adam { beta1, beta2, epsilon, .. } => (&[*beta1, *beta2, *epsilon], "adam"),
+            Optimizer::Adam {
+                beta1,
+                beta2,
+                epsilon,
+                ..
+            } => (&[*beta1, *beta2, *epsilon], "adam"),
             Optimizer::Ftrl { beta, l1, l2 } => (&[*beta, *l1, *l2], "ftrl"),
             Optimizer::User(function) => (&[function.initial.abs()], "user optimizer"),
         };
-        numbers.iter().any(|x| !x.is_finite() || *x < 0.0).then(|| format!("{name}: its numbers must be finite and not negative"))
+        numbers
+            .iter()
+            .any(|x| !x.is_finite() || *x < 0.0)
+            .then(|| format!("{name}: its numbers must be finite and not negative"))
     }
 }
 
@@ -151,26 +190,82 @@ impl Optimizer {
     ///
     /// # Safety
     /// As for `steps`.
-    pub(crate) unsafe fn apply(&self, level: Level, step: Step, group: &Group, gathered: &mut Vec<f32>) {
+    pub(crate) unsafe fn apply(
+        &self,
+        level: Level,
+        step: Step,
+        group: &Group,
+        gathered: &mut Vec<f32>,
+    ) {
         let rate = step.rate;
         // SAFETY: the caller's promise.
         unsafe {
             match *self {
                 Optimizer::Sgd => steps(level, &sgd::Sgd { rate }, group),
                 Optimizer::Momentum { momentum, nesterov } => {
-                    steps(level, &sgd::Momentum { rate, momentum, nesterov }, group);
+                    steps(
+                        level,
+                        &sgd::Momentum {
+                            rate,
+                            momentum,
+                            nesterov,
+                        },
+                        group,
+                    );
                 }
-                Optimizer::Adagrad { epsilon, .. } => steps(level, &adagrad::Adagrad { rate, epsilon }, group),
+                Optimizer::Adagrad { epsilon, .. } => {
+                    steps(level, &adagrad::Adagrad { rate, epsilon }, group)
+                }
                 Optimizer::RowwiseAdagrad { epsilon, .. } => {
-                    steps(level, &adagrad::Rowwise { rate, epsilon, dim: group.dim as f32 }, group);
+                    steps(
+                        level,
+                        &adagrad::Rowwise {
+                            rate,
+                            epsilon,
+                            dim: group.dim as f32,
+                        },
+                        group,
+                    );
                 }
-                Optimizer::Adam { beta1, beta2, epsilon, per_row: false } => {
-                    steps(level, &adam::Adam::new(rate, beta1, beta2, epsilon, step.update), group);
+                Optimizer::Adam {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    per_row: false,
+                } => {
+                    steps(
+                        level,
+                        &adam::Adam::new(rate, beta1, beta2, epsilon, step.update),
+                        group,
+                    );
                 }
-                Optimizer::Adam { beta1, beta2, epsilon, per_row: true } => {
-                    steps(level, &adam::PerRow { rate, beta1, beta2, epsilon }, group);
+                Optimizer::Adam {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    per_row: true,
+                } => {
+                    steps(
+                        level,
+                        &adam::PerRow {
+                            rate,
+                            beta1,
+                            beta2,
+                            epsilon,
+                        },
+                        group,
+                    );
                 }
-                Optimizer::Ftrl { beta, l1, l2 } => steps(level, &ftrl::Ftrl { alpha: rate, beta, l1, l2 }, group),
+                Optimizer::Ftrl { beta, l1, l2 } => steps(
+                    level,
+                    &ftrl::Ftrl {
+                        alpha: rate,
+                        beta,
+                        l1,
+                        l2,
+                    },
+                    group,
+                ),
                 Optimizer::User(function) => function.step(step, group, gathered),
             }
         }
@@ -193,7 +288,9 @@ pub(crate) fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut width = 8;
     while width > 0 {
         let (low, high) = lanes.split_at_mut(width);
-        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
+        low.iter_mut()
+            .zip(high)
+            .for_each(|(low, high)| *low += *high);
         width /= 2;
     }
     lanes[0]

@@ -26,7 +26,11 @@ impl Kernel for Momentum {
     fn row(&self, w: &mut [f32], s: &mut [f32], g: &[f32]) {
         for ((w, m), &g) in w.iter_mut().zip(s).zip(g) {
             *m = self.momentum * *m + g;
-            let step = if self.nesterov { g + self.momentum * *m } else { *m };
+            let step = if self.nesterov {
+                g + self.momentum * *m
+            } else {
+                *m
+            };
             *w -= self.rate * step;
         }
     }

@@ -47,8 +47,18 @@ impl UserFunction {
     /// # Safety
     /// `call` may be called from any thread, from several at once, as long as the table lives; it touches only what
     /// `UserCall` describes, and `user`, which outlives the table.
-    pub unsafe fn new(call: UserCall, user: *mut c_void, state_len: usize, initial: f32) -> UserFunction {
-        UserFunction { call, user, state_len, initial }
+    pub unsafe fn new(
+        call: UserCall,
+        user: *mut c_void,
+        state_len: usize,
+        initial: f32,
+    ) -> UserFunction {
+        UserFunction {
+            call,
+            user,
+            state_len,
+            initial,
+        }
     }
 
     fn context(&self, step: Step, dim: usize, state_len: usize) -> UserContext {
@@ -87,10 +97,32 @@ impl UserFunction {
     ///
     /// # Safety
     /// The pointers are valid for `dim` and `state_len` floats, and nobody else uses the rows meanwhile.
-    pub(crate) unsafe fn judge(&self, dim: usize, state_len: usize, rows: &[*mut f32], state: &[*mut f32], facts: &mut [f32]) {
+    pub(crate) unsafe fn judge(
+        &self,
+        dim: usize,
+        state_len: usize,
+        rows: &[*mut f32],
+        state: &[*mut f32],
+        facts: &mut [f32],
+    ) {
         debug_assert!(rows.len() == state.len() && facts.len() == 4 * rows.len());
-        let context = self.context(Step { rate: 0.0, update: 0 }, dim, state_len);
+        let context = self.context(
+            Step {
+                rate: 0.0,
+                update: 0,
+            },
+            dim,
+            state_len,
+        );
         // SAFETY: as many rows, states and facts as said; the rest is `new`'s promise.
-        unsafe { (self.call)(rows.len() as i64, rows.as_ptr(), state.as_ptr(), facts.as_mut_ptr(), &context) };
+        unsafe {
+            (self.call)(
+                rows.len() as i64,
+                rows.as_ptr(),
+                state.as_ptr(),
+                facts.as_mut_ptr(),
+                &context,
+            )
+        };
     }
 }
