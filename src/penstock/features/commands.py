@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,8 @@ FORMATS = {
     ".parquet": "parquet", ".orc": "orc", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json",
     ".ndjson": "json", ".libsvm": "libsvm", ".svm": "libsvm", ".txt": "text",
 }  # fmt: skip
+#: Rows of a JSON file in which a text is looked for that says whether a column holds days or times.
+_LOOKED_AT = 10_000
 
 
 def check_file(file: Path, data: str | None = None, values: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
@@ -61,9 +67,10 @@ def apply_file(
         learns = ", ".join(item.item.name for item in checked.fitted)
         events.log(f"{learns}: learnt from {source} itself; --fit-from and --plan name other rows or a bundle's plan")
     features = {"from": "rows", "map": str(file.absolute()), "keep": keep, "form": form}
-    steps = [_input("rows", source)]
+    moments = _moment_columns(checked)
+    steps = [_input("rows", source, moments)]
     if checked.fitted and fit_from:
-        steps.append(_input("learnt_from", fit_from))
+        steps.append(_input("learnt_from", fit_from, moments))
         features["fit_from"] = "learnt_from"
     if plan:
         features["plan"] = plan
@@ -178,9 +185,35 @@ def _placed(problem: Problem, source: str, target: str, kind: str) -> Problem:
     return problem
 
 
-def _input(name: str, path: str) -> StepSpec:
+def _moment_columns(checked: CheckedFile) -> tuple[str, ...]:
+    """The raw columns that are read as times. JSON has no times of its own, so it must be told."""
+    found = (
+        source.column
+        for item in checked.items
+        if item.function.name == "bucketize_time" and "unit" not in item.item.attrs
+        for source in item.sources
+    )
+    return tuple(dict.fromkeys(name for name in found if re.fullmatch(r"\w+", name)))
+
+
+def _day_or_time(path: Path, column: str) -> str:
+    """What the first text of a column in a JSON file says: a day has ten characters, and no time zone shifts it."""
+    if path.suffix not in (".gz", ".json", ".jsonl", ".ndjson") or not path.is_file():
+        return "timestamp"
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            values = (json.loads(line).get(column) for line in islice(lines, _LOOKED_AT) if line.strip())
+            first = next((value for value in values if isinstance(value, str)), "")
+    except (OSError, EOFError, ValueError, AttributeError):  # the input itself says what is wrong with its rows
+        return "timestamp"
+    return "date" if len(first) == len("2026-01-31") else "timestamp"
+
+
+def _input(name: str, path: str, moments: Sequence[str] = ()) -> StepSpec:
     kind = _format(path, "input")
     attrs = {"path": path if "://" in path else str(Path(path).absolute()), **_separator(path)}
+    if kind == "json" and moments:
+        attrs["types"] = " ".join(f"{column}:{_day_or_time(Path(path), column)}" for column in moments)
     return StepSpec(kind="input", name=name, type=kind, attrs=attrs)
 
 

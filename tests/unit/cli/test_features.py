@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -118,6 +119,28 @@ def test_libsvm_takes_the_one_kept_column_for_the_label(folder: Path, capsys: py
     assert main([*command, "--keep", "clicked"]) == 0
     assert [line[0] for line in out.read_text().splitlines()] == ["1", "0"]
     assert f"{out}:0: DATA020 warning" in capsys.readouterr().err
+
+
+def test_times_and_days_in_json_are_read_as_such(folder: Path) -> None:
+    (folder / "times.xml").write_text(
+        """<features xmlns="urn:penstock:features:1" name="times">
+        <slot name="hour" id="1" fn="bucketize_time" from="ts" part="hour" tz="Asia/Tokyo"/>
+        <slot name="weekday" id="2" fn="bucketize_time" from="day" part="weekday" tz="America/New_York"/>
+        <slot name="day_key" id="3" fn="hash" from="day"/></features>"""
+    )
+    rows = [{"ts": None}, {"ts": "2026-01-31T07:30:00Z", "day": "2026-01-31"}]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pl.DataFrame({"ts": [None, datetime(2026, 1, 31, 7, 30)], "day": [None, date(2026, 1, 31)]}).write_parquet(
+        folder / "rows.parquet"
+    )
+    out, same = folder / "out.parquet", folder / "same.parquet"
+    command = _command(folder, "times.xml", out)
+    command[3] = str(folder / "rows.jsonl")
+    assert main(command) == 0
+    assert pl.read_parquet(out)["hour"].to_list() == [[], [1 << 52 | 16]]
+    assert pl.read_parquet(out)["weekday"].to_list() == [[], [2 << 52 | 5]]
+    assert main(_command(folder, "times.xml", same)) == 0
+    assert pl.read_parquet(same).equals(pl.read_parquet(out))
 
 
 def test_explain_reads_lists_of_moments_and_of_unsigned_integers(
