@@ -206,7 +206,7 @@ class Reference:
     # --- slots ----------------------------------------------------------------------------------------------
 
     def slot(self, item: Mapping[str, Any], inputs: Sequence[Any], weight: Any, weighted: bool) -> Keys:
-        fn, base = item["fn"], item["id"] << 52
+        fn, base, own = item["fn"], item["id"] << 52, weighted  # a crossing has its parts' weights without one of its own
         found: list[tuple[int, float]] = []
         if fn == "combine":
             value = self.combined(inputs)
@@ -240,7 +240,7 @@ class Reference:
                 if value is not None:
                     found.append((value, at(weight, place, weighted)))
         if null and item.get("null_key"):
-            found = [(NULL, 1.0 if isinstance(weight, list) else at(weight, 0, weighted))]
+            found = [(NULL, 1.0 if isinstance(weight, list) else at(weight, 0, own))]
         found = [(value, w) for value, w in found if not math.isnan(w)]
         return Keys([base | value for value, _ in found], [w for _, w in found] if weighted else None)
 
