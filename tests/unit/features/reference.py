@@ -206,7 +206,8 @@ class Reference:
     # --- slots ----------------------------------------------------------------------------------------------
 
     def slot(self, item: Mapping[str, Any], inputs: Sequence[Any], weight: Any, weighted: bool) -> Keys:
-        fn, base, own = item["fn"], item["id"] << 52, weighted  # a crossing has its parts' weights without one of its own
+        fn, base = item["fn"], item["id"] << 52
+        own = weighted  # a crossing of weighted parts is weighted without a weight of its own
         found: list[tuple[int, float]] = []
         if fn == "combine":
             value = self.combined(inputs)
