@@ -16,6 +16,8 @@ pub struct Changes {
     changed: u32,
     frozen: VecDeque<(u32, Frozen)>,
     gone: VecDeque<(u64, u32)>,
+    /// Nobody asks for anything before this epoch.
+    oldest: u32,
 }
 
 impl Changes {
@@ -52,7 +54,9 @@ impl Changes {
     }
 
     pub fn bury(&mut self, hash: u64, epoch: u32) {
-        self.gone.push_back((hash, epoch));
+        if epoch >= self.oldest {
+            self.gone.push_back((hash, epoch));
+        }
     }
 
     pub fn tombstones(&self) -> usize {
@@ -79,12 +83,14 @@ impl Changes {
 
     /// Forgets everything before `epoch`.
     pub fn forget(&mut self, epoch: u32) {
+        self.oldest = self.oldest.max(epoch);
         while self.frozen.front().is_some_and(|(old, _)| *old < epoch) {
             self.frozen.pop_front();
         }
         while self.gone.front().is_some_and(|(_, old)| *old < epoch) {
             self.gone.pop_front();
         }
+        self.gone.shrink_to(2 * self.gone.len());
     }
 
     /// The numbers of rows changed in `since` or later, ascending, each once. Rows that went since may be among them.

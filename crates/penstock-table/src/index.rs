@@ -17,8 +17,8 @@ const CLASSES: usize = (26 - FINE as usize) << FINE;
 /// A class of chunks whose mapping is at least this big lies on huge pages.
 const HUGE_FROM: usize = 4 << 20;
 
-/// A bucket with more than this part of its entries used grows.
-const LOAD: (u32, u32) = (8, 10);
+/// A bucket with more than this part of its entries in use grows.
+const LOAD: (u64, u64) = (9, 10);
 
 /// Lines asked for ahead of being lifted out.
 const LIFT_AHEAD: u32 = 24;
@@ -117,6 +117,11 @@ fn local(hash: u64) -> usize {
     (hash >> REMAINDER_BITS) as usize % BUCKETS_A_SHARD
 }
 
+/// Whether so many lines are too few for so many entries.
+fn needs_growth(entries: u64, lines: u32) -> bool {
+    entries * LOAD.1 > u64::from(lines) * ENTRIES as u64 * LOAD.0
+}
+
 /// The 32 bits of a hash below its shard's: what a row keeps so that its index line can be found again.
 #[inline(always)]
 pub fn locator(hash: u64) -> u32 {
@@ -144,6 +149,15 @@ impl Buckets {
             .map(|&lines| u64::from(lines))
             .sum::<u64>()
             * size_of::<Line>() as u64
+    }
+
+    /// Bytes of lines that `new` more rows of local bucket `bucket` take.
+    pub fn bytes_for(&self, bucket: usize, new: u64) -> u64 {
+        let mut lines = self.lines[bucket];
+        while needs_growth(u64::from(self.used[bucket]) + new, lines) {
+            lines += 1 << place(lines).1;
+        }
+        u64::from(lines - self.lines[bucket]) * size_of::<Line>() as u64
     }
 
     #[inline(always)]
@@ -242,8 +256,7 @@ impl Buckets {
         spare: &mut Vec<Entry>,
     ) -> Option<Growth> {
         let bucket = local(hash);
-        let full = u64::from(self.lines[bucket]) * (ENTRIES as u64) * u64::from(LOAD.0);
-        let growth = if u64::from(self.used[bucket] + 1) * u64::from(LOAD.1) > full {
+        let growth = if needs_growth(u64::from(self.used[bucket]) + 1, self.lines[bucket]) {
             self.grow(memory, bucket, spare)?
         } else {
             Growth::default()

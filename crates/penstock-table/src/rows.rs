@@ -37,8 +37,8 @@ impl Layout {
         let (version_at, score_at) = (FIXED, FIXED + usize::from(version));
         let state = score_at + usize::from(score);
         let side_stride = 4 * (state + state_len);
-        // Extents of at most 256 rows and, while that leaves 16 rows, 32 KiB.
-        let rows = ((32 << 10) / (value_stride + side_stride)).clamp(16, 256);
+        // Extents of at most 128 rows and, while that leaves 16 rows, 32 KiB.
+        let rows = ((32 << 10) / (value_stride + side_stride)).clamp(16, 128);
         Layout {
             dim,
             dtype,
@@ -50,10 +50,6 @@ impl Layout {
             state_len,
             extent_shift: rows.ilog2(),
         }
-    }
-
-    pub fn row_bytes(&self) -> usize {
-        self.value_stride + self.side_stride
     }
 
     fn side_bytes(&self) -> usize {
@@ -184,9 +180,12 @@ impl Rows {
         self.next
     }
 
-    /// Whether the next `allocate` takes from the system.
-    pub fn left(&self, layout: &Layout) -> u64 {
-        ((self.extents.len() as u64) << layout.extent_shift) - u64::from(self.live)
+    /// Bytes of fresh memory that `new` more rows take: freed rows and the begun extent come first.
+    pub fn bytes_for(&self, layout: &Layout, new: u64) -> u64 {
+        let left = ((self.extents.len() as u64) << layout.extent_shift) - u64::from(self.live);
+        let extents = new.saturating_sub(left).div_ceil(1 << layout.extent_shift);
+        // A row's bit is the changes'.
+        extents * (layout.extent_bytes() as u64 + (2 << layout.extent_shift) / 8)
     }
 
     /// The places of row `row`, which was allocated.

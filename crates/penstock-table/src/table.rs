@@ -7,13 +7,16 @@ use rayon::prelude::*;
 use crate::batch::Update;
 use crate::config::{Engine, TableConfig};
 use crate::error::{Result, TableError};
-use crate::hash::{BUCKETS, mix, unmix};
+use crate::hash::{BUCKETS, bucket, mix, unmix};
 use crate::index::{BUCKETS_A_SHARD, Lines, SHARDS};
 use crate::lookup::{self, Extras, shard_of};
 use crate::rows::{COUNT, Extents, LAST_SEEN, LOCATOR, Layout, Row};
 use crate::shard::{Shard, Shared, Work, store_nearest};
 use crate::sweep::{Cursor, Judge, Swept};
 use crate::update::{Moment, Updated, Worker};
+
+/// More than a bucket grows by until a table has millions of rows.
+const CHUNK: usize = 4096;
 
 pub struct Table {
     pub(crate) shared: Shared,
@@ -293,45 +296,52 @@ impl Table {
         let Some(limit) = self.shared.config.bounds.memory_limit else {
             return Ok(());
         };
-        let fits = |table: &Table, rows: u64| {
-            let extent = table.shared.layout.extent_bytes() as u64;
-            let left: u64 = table
-                .shards
-                .iter()
-                .map(|shard| shard.rows.left(&table.shared.layout))
-                .sum();
-            // Freed rows and begun extents are used first, though not by every shard alike.
-            let fresh = if rows * 2 < left {
-                0
-            } else {
-                rows * (table.shared.layout.row_bytes() as u64 + 16)
-            };
-            let needed = table.memory().total() + fresh + extent.min(fresh);
-            if needed <= limit { Ok(()) } else { Err(needed) }
-        };
-        if fits(self, keys.len() as u64).is_ok() {
+        // Most batches are far from it: an extent and a chunk for every key would still fit.
+        let careless = (self.shared.layout.extent_bytes() + CHUNK) * keys.len();
+        if self.memory().total() + careless as u64 <= limit {
             return Ok(());
         }
-        let absent = |table: &Table| {
-            let absent = keys
-                .iter()
-                .map(|&key| mix(key & mask))
-                .filter(|&hash| table.find(hash).is_none());
-            absent.collect::<HashSet<_>>().len() as u64
-        };
-        let mut new = absent(self);
-        if new > 0 && fits(self, new).is_err() {
-            while !self.sweep(u64::MAX).wrapped && !self.shared.config.eviction.is_none() {}
-            new = absent(self);
+        let mut needed = self.memory_with(keys, mask);
+        if needed > limit && !self.shared.config.eviction.is_none() {
+            // From the cursor to the end, then all around.
+            self.sweep(u64::MAX);
+            self.sweep(u64::MAX);
+            if self.memory().total() > limit {
+                // Tombstones go before rows do: readers will take a full snapshot.
+                self.forget(self.clock.epoch + 1);
+            }
+            needed = self.memory_with(keys, mask);
         }
-        match fits(self, new) {
-            Err(needed) if new > 0 => Err(TableError::MemoryLimit {
-                table: self.shared.config.name.clone(),
-                limit,
-                needed,
-            }),
-            _ => Ok(()),
+        if needed <= limit.max(self.memory().total()) {
+            return Ok(());
         }
+        Err(TableError::MemoryLimit {
+            table: self.shared.config.name.clone(),
+            limit,
+            needed,
+        })
+    }
+
+    /// The bytes that the table would use if all of `keys` had rows.
+    fn memory_with(&self, keys: &[u64], mask: u64) -> u64 {
+        let hashes = keys.iter().map(|&key| mix(key & mask));
+        let absent: HashSet<u64> = hashes.filter(|&hash| self.find(hash).is_none()).collect();
+        let (mut in_shard, mut in_bucket) = ([0u64; SHARDS], BTreeMap::new());
+        for hash in absent {
+            in_shard[shard_of(hash)] += 1;
+            *in_bucket.entry(bucket(hash)).or_insert(0u64) += 1;
+        }
+        let layout = &self.shared.layout;
+        let rows = in_shard
+            .iter()
+            .zip(&self.shards)
+            .map(|(&new, shard)| shard.rows.bytes_for(layout, new));
+        let lines = in_bucket.iter().map(|(&bucket, &new)| {
+            self.shards[bucket / BUCKETS_A_SHARD]
+                .buckets
+                .bytes_for(bucket % BUCKETS_A_SHARD, new)
+        });
+        self.memory().total() + rows.sum::<u64>() + lines.sum::<u64>()
     }
 
     /// Looks at up to `lines` lines of the index (at most six rows each) from where the last sweep ended.
@@ -359,6 +369,8 @@ impl Table {
         gone
     }
 
+    /// Over the bound, epochs go whole, the oldest first: half an epoch could be told to nobody. The bound is the table's,
+    /// kept shard by shard.
     fn bound_tombstones(&mut self) {
         let most = self.shared.config.bounds.tombstones / SHARDS;
         let over = self
@@ -366,13 +378,8 @@ impl Table {
             .iter()
             .filter_map(|shard| shard.changes.epoch_at_bound(most))
             .max();
-        // One epoch's tombstones stay together: half an epoch could be told to nobody.
         if let Some(epoch) = over {
-            self.forget(
-                epoch
-                    .saturating_add(1)
-                    .min(self.clock.epoch.saturating_add(1)),
-            );
+            self.forget(epoch + 1);
         }
     }
 

@@ -1,0 +1,458 @@
+//! Single promises of the table, three rows rather than three hundred.
+
+use penstock_table::{
+    Admission, Bounds, Dtype, Engine, Eviction, Extras, Init, Keys, Level, Missing, Optimizer,
+    Pulled, Store, Table, TableConfig, TableError, Update, UserContext, UserFunction,
+};
+
+fn config(dim: usize) -> TableConfig {
+    let mut config = TableConfig::new("t", dim, Optimizer::Sgd, 1.0);
+    config.init = Init::Constant(0.5);
+    config
+}
+
+fn table(config: TableConfig) -> Table {
+    Table::new(config, Engine::default()).unwrap()
+}
+
+fn update(
+    table: &mut Table,
+    keys: &[u64],
+    grads: &[f32],
+    time: i64,
+) -> Result<penstock_table::Updated, TableError> {
+    table.update(&Update {
+        keys,
+        grads,
+        event_time_s: time,
+        ..Update::default()
+    })
+}
+
+fn read(table: &Table, key: u64) -> Vec<f32> {
+    let mut out = vec![f32::NAN; table.config().dim];
+    table.lookup(&[key], &mut out).unwrap();
+    out
+}
+
+#[test]
+fn the_update_that_admits_after_several_sightings_drops_its_gradient() {
+    let mut config = config(1);
+    config.admission = Admission::Count {
+        least: 3,
+        sketch_bytes: 1 << 16,
+        halve_every: 1000,
+    };
+    let mut table = table(config);
+    for sighting in 1..=2 {
+        update(&mut table, &[7], &[0.25], sighting).unwrap();
+        assert_eq!(
+            (table.rows(), read(&table, 7)),
+            (0, vec![0.0]),
+            "missing reads zeros where admission needs more"
+        );
+    }
+    let done = update(&mut table, &[7], &[0.25], 3).unwrap();
+    assert_eq!((done.created, done.stepped, done.sightings), (1, 0, 1));
+    let row = table.get(7).unwrap();
+    assert_eq!((row.values, row.count, row.last_seen_s), (vec![0.5], 3, 3));
+    update(&mut table, &[7], &[0.25], 4).unwrap();
+    assert_eq!(read(&table, 7), [0.25]);
+}
+
+#[test]
+fn an_evicted_key_starts_anew_with_fresh_state() {
+    let mut config = config(1);
+    config.optimizer = Optimizer::Adagrad {
+        epsilon: 0.0,
+        initial: 0.0,
+    };
+    config.eviction = Eviction {
+        ttl_s: Some(100),
+        ..Eviction::default()
+    };
+    let mut table = table(config);
+    update(&mut table, &[1, 2], &[2.0, 2.0], 1000).unwrap();
+    update(&mut table, &[2], &[2.0], 1101).unwrap();
+    let swept = table.sweep(1 << 20);
+    assert_eq!(
+        (
+            swept.evicted,
+            swept.wrapped,
+            table.rows(),
+            table.tombstones()
+        ),
+        (1, true, 1, 1)
+    );
+    assert_eq!(read(&table, 1), [0.5], "an absent key reads init again");
+    update(&mut table, &[1], &[4.0], 1102).unwrap();
+    let row = table.get(1).unwrap();
+    assert_eq!(
+        (row.values, row.state, row.count),
+        (vec![-0.5], vec![16.0], 1)
+    );
+}
+
+#[test]
+fn a_full_set_of_tombstones_sends_old_readers_to_a_full_snapshot() {
+    let mut config = config(1);
+    config.bounds = Bounds {
+        tombstones: 64 * 4,
+        ..Bounds::default()
+    };
+    let mut table = table(config);
+    table.register("slow", 1);
+    let keys: Vec<u64> = (0..2000).collect();
+    update(&mut table, &keys, &vec![0.0; 2000], 0).unwrap();
+    table.flip();
+    keys.iter().for_each(|&key| assert!(table.evict(key)));
+    assert!(table.tombstones() <= 64 * 4);
+    assert!(matches!(
+        table.changes(1, |_| ()),
+        Err(TableError::FullSnapshotNeeded { epoch: 1, .. })
+    ));
+    let now = table.clock().oldest;
+    table.changes(now, |_| ()).unwrap();
+}
+
+#[test]
+fn a_slot_says_which_bits_are_the_key() {
+    let mut store = Store::default();
+    let shared = store.add_table(config(1), Engine::default()).unwrap();
+    let raw = store.add_table(config(2), Engine::default()).unwrap();
+    store.add_slot(3, shared, Keys::Mapped).unwrap();
+    store.add_slot(4, shared, Keys::Mapped).unwrap();
+    store.add_slot(5, raw, Keys::Raw).unwrap();
+    let one = Update {
+        keys: &[3 << 52 | 9],
+        grads: &[0.25],
+        ..Update::default()
+    };
+    store.update(3, &one).unwrap();
+    let mut out = [0.0];
+    store.lookup(4, &[4 << 52 | 9], &mut out).unwrap();
+    assert_eq!(out, [0.25], "two slots share a row by its value");
+    store
+        .update(
+            5,
+            &Update {
+                keys: &[u64::MAX],
+                grads: &[0.25, 0.5],
+                ..Update::default()
+            },
+        )
+        .unwrap();
+    let mut out = [0.0; 4];
+    assert_eq!(
+        store
+            .lookup(5, &[u64::MAX, u64::MAX >> 12], &mut out)
+            .unwrap(),
+        1
+    );
+    assert_eq!(out, [0.25, 0.0, 0.5, 0.5], "all 64 bits of a raw key count");
+    assert_eq!(
+        store.lookup(6, &[1], &mut out),
+        Err(TableError::UnknownSlot { slot: 6 })
+    );
+    assert!(store.add_slot(3, raw, Keys::Raw).is_err());
+}
+
+#[test]
+fn a_bad_batch_leaves_the_table_untouched() {
+    let mut table = table(config(2));
+    update(&mut table, &[1], &[0.25, 0.25], 5).unwrap();
+    let before = (table.clock(), table.get(1));
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let grads = [0.0, 0.0, 0.0, bad];
+        assert_eq!(
+            update(&mut table, &[1, 2], &grads, 9),
+            Err(TableError::NotFinite {
+                position: 1,
+                key: 2
+            })
+        );
+    }
+    let short = TableError::Length {
+        what: "grads",
+        found: 3,
+        expected: 4,
+    };
+    assert_eq!(update(&mut table, &[1, 2], &[0.0; 3], 9), Err(short));
+    let counts = Update {
+        keys: &[1],
+        grads: &[0.0; 2],
+        occurrences: Some(&[1, 2]),
+        ..Update::default()
+    };
+    assert!(table.update(&counts).is_err());
+    let pulled = Pulled {
+        versions: &[1],
+        values: &[0.0],
+        state: &[],
+    };
+    assert!(
+        table
+            .update(&Update {
+                keys: &[1],
+                grads: &[0.0; 2],
+                pulled: Some(pulled),
+                ..Update::default()
+            })
+            .is_err()
+    );
+    assert!(table.lookup(&[1], &mut [0.0]).is_err());
+    assert_eq!((table.clock(), table.get(1)), before);
+    assert_eq!(
+        update(&mut table, &[], &[], 9).unwrap().distinct,
+        0,
+        "an empty batch is a batch"
+    );
+}
+
+#[test]
+fn configurations_that_mean_nothing_are_refused() {
+    let refused = |change: fn(&mut TableConfig)| {
+        let mut config = config(4);
+        change(&mut config);
+        matches!(
+            Table::new(config, Engine::default()),
+            Err(TableError::Config { .. })
+        )
+    };
+    assert!(refused(|config| config.dim = 0));
+    assert!(refused(|config| config.dim = 513));
+    assert!(refused(|config| config.init = Init::Uniform {
+        low: 1.0,
+        high: 0.0
+    }));
+    assert!(refused(
+        |config| config.admission = Admission::Probability(0.0)
+    ));
+    assert!(refused(|config| config.admission = Admission::Count {
+        least: 256,
+        sketch_bytes: 64,
+        halve_every: 1
+    }));
+    assert!(refused(|config| {
+        config.admission = Admission::Probability(0.5);
+        config.missing = Some(Missing::Init);
+    }));
+    assert!(refused(|config| config.gradient.clip_norm = Some(0.0)));
+    assert!(refused(|config| config.learning_rate = f32::NAN));
+    assert!(!refused(|config| config.dim = 512));
+}
+
+#[test]
+fn admission_by_probability_takes_its_share_and_the_same_keys_each_time() {
+    let run = |threads| {
+        let mut config = config(1);
+        (config.admission, config.seed) = (Admission::Probability(0.2), 5);
+        let mut table = Table::new(
+            config,
+            Engine {
+                threads,
+                level: Level::detect(),
+            },
+        )
+        .unwrap();
+        let keys: Vec<u64> = (0..20_000).collect();
+        update(&mut table, &keys, &vec![1.0; keys.len()], 0).unwrap();
+        assert!((3_800..4_200).contains(&table.rows()), "{}", table.rows());
+        assert_eq!(
+            read(
+                &table,
+                keys.iter()
+                    .copied()
+                    .find(|&key| table.get(key).is_some())
+                    .unwrap()
+            ),
+            [0.5]
+        );
+        keys.into_iter()
+            .filter(|&key| table.get(key).is_some())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn sums_are_in_batch_order_and_threads_change_no_bit() {
+    let run = |threads| {
+        let mut config = config(16);
+        (config.optimizer, config.init) = (
+            Optimizer::RowwiseAdagrad {
+                epsilon: 1e-8,
+                initial: 0.0,
+            },
+            Init::Normal {
+                mean: 0.0,
+                deviation: 0.1,
+            },
+        );
+        config.dtype = Dtype::Bf16;
+        let mut table = Table::new(
+            config,
+            Engine {
+                threads,
+                level: Level::detect(),
+            },
+        )
+        .unwrap();
+        for round in 0..6u64 {
+            let keys: Vec<u64> = (0..5000).map(|i: u64| (i * i + round) % 997).collect();
+            let grads: Vec<f32> = (0..80_000u32)
+                .map(|i| ((i * 2_654_435_761u32.wrapping_mul(round as u32 + 1)) as f32) * 1e-9)
+                .collect();
+            update(&mut table, &keys, &grads, round as i64).unwrap();
+        }
+        let mut rows = Vec::new();
+        table.each(|key, row| rows.push((key, row)));
+        rows
+    };
+    let one = run(1);
+    assert!(one.len() > 900);
+    for threads in [2, 3, 7] {
+        assert!(run(threads) == one, "{threads} threads");
+    }
+    // 1e8 + 1 - 1e8 is 0 in this order and 1 in another.
+    let mut table = table(config(1));
+    update(&mut table, &[1, 1, 1], &[1e8, 1.0, -1e8], 0).unwrap();
+    assert_eq!(read(&table, 1), [0.5]);
+}
+
+#[test]
+fn a_memory_limit_evicts_first_and_errs_then() {
+    let mut limited = config(16);
+    limited.bounds.memory_limit = Some(6 << 20);
+    limited.eviction = Eviction {
+        ttl_s: Some(10),
+        ..Eviction::default()
+    };
+    let mut table = table(limited);
+    let grads = vec![0.0; 1000 * 16];
+    let mut refused = None;
+    for round in 0..200u64 {
+        let keys: Vec<u64> = (round * 1000..(round + 1) * 1000).collect();
+        let before = (table.rows(), table.clock().update);
+        if let Err(error) = update(&mut table, &keys, &grads, 0) {
+            assert_eq!(
+                (table.rows(), table.clock().update),
+                before,
+                "nothing of the batch was applied"
+            );
+            refused = Some((round, error));
+            break;
+        }
+        assert!(table.memory().total() <= 6 << 20);
+    }
+    let (round, error) = refused.expect("the limit is met");
+    assert!(matches!(error, TableError::MemoryLimit { .. }));
+    assert!(table.rows() > 20_000);
+    // Rows that are there still learn.
+    let there: Vec<u64> = (0..1000).collect();
+    update(&mut table, &there, &grads, 0).unwrap();
+    // Time passes: now the limit sweeps what is stale and there is room.
+    table.advance(100);
+    let keys: Vec<u64> = (round * 1000..(round + 1) * 1000).collect();
+    update(&mut table, &keys, &grads, 100).unwrap();
+    assert_eq!(table.rows(), 1000);
+    assert!(table.memory().total() <= 6 << 20);
+}
+
+#[test]
+fn freed_rows_are_used_again() {
+    let mut config = config(8);
+    config.eviction = Eviction {
+        ttl_s: Some(0),
+        ..Eviction::default()
+    };
+    let mut table = table(config);
+    let grads = vec![0.0; 10_000 * 8];
+    let mut bytes = Vec::new();
+    for day in 1..20i64 {
+        let keys: Vec<u64> = (0..10_000).map(|i| i + day as u64 * 1_000_000).collect();
+        update(&mut table, &keys, &grads, day).unwrap();
+        table.flip();
+        table.sweep(1 << 20);
+        bytes.push(table.memory().total());
+        assert_eq!(table.rows(), 10_000);
+    }
+    assert!(
+        bytes.last() < bytes.iter().nth(3).map(|bytes| bytes + bytes / 10).as_ref(),
+        "{bytes:?}"
+    );
+}
+
+unsafe extern "C" fn drop_small_counts(
+    n: i64,
+    rows: *const *mut f32,
+    _: *const *mut f32,
+    facts: *mut f32,
+    context: *const UserContext,
+) {
+    // SAFETY: as `UserCall` says.
+    unsafe {
+        for i in 0..n as usize {
+            let (first, facts) = (**rows.add(i), facts.add(4 * i));
+            *facts.add(3) = f32::from(*facts < 2.0 && first < *(*context).user.cast::<f32>());
+        }
+    }
+}
+
+#[test]
+fn a_users_policy_and_the_norm_decide_what_goes() {
+    let mut below = 0.5f32;
+    let mut by_policy = config(1);
+    // SAFETY: the function keeps to `UserCall`, and `below` outlives the table.
+    by_policy.eviction.policy =
+        Some(unsafe { UserFunction::new(drop_small_counts, (&raw mut below).cast(), 0, 0.0) });
+    let mut table = table(by_policy);
+    update(&mut table, &[1, 2, 3, 3], &[0.25, -0.25, 0.25, 0.25], 0).unwrap();
+    assert_eq!(table.sweep(1 << 20).evicted, 1);
+    assert!(table.get(1).is_none() && table.get(2).is_some() && table.get(3).is_some());
+
+    let mut by_norm = config(2);
+    by_norm.eviction.least_norm = Some(0.5);
+    let mut table = self::table(by_norm);
+    update(&mut table, &[1, 2], &[0.1, 0.1, 0.2, 0.2], 0).unwrap();
+    assert_eq!(
+        (table.sweep(1 << 20).evicted, table.get(2).is_none()),
+        (1, true)
+    );
+}
+
+#[test]
+fn a_lookup_gives_versions_and_the_state_columns_asked_for() {
+    let mut adam = config(2);
+    adam.optimizer = Optimizer::Adam {
+        beta1: 0.5,
+        beta2: 0.5,
+        epsilon: 1e-8,
+        per_row: true,
+    };
+    adam.versions = true;
+    let mut table = table(adam);
+    update(&mut table, &[1, 1, 2], &[1.0, 2.0, 1.0, 2.0, 4.0, 8.0], 0).unwrap();
+    update(&mut table, &[2], &[0.0, 0.0], 0).unwrap();
+    let (mut versions, mut state) = ([9; 3], [9.0; 9]);
+    table
+        .lookup_extras(
+            &[2, 9, 1],
+            Extras {
+                versions: Some(&mut versions),
+                state: Some((&[2, 0], &mut state)),
+            },
+        )
+        .unwrap();
+    assert_eq!(versions, [2, 0, 1]);
+    assert_eq!((state[0].to_bits(), &state[1..3]), (2, &[1.0, 2.0][..]));
+    assert_eq!(
+        (&state[3..6], state[6].to_bits(), &state[7..]),
+        (&[0.0; 3][..], 1, &[1.0, 2.0][..])
+    );
+    let unknown = Extras {
+        versions: None,
+        state: Some((&[3], &mut [])),
+    };
+    assert!(table.lookup_extras(&[], unknown).is_err());
+}
