@@ -1,21 +1,23 @@
-//! Batches: rows are cut into chunks that fit the cache, threads take one after another, and each chunk writes its
-//! own part of the result.
+//! Batches: rows are cut into runs that threads take one after another, and a run into chunks that fit the cache.
+//! Each run becomes a batch of its own, so nothing is written twice or moved.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::compute::{concat_batches, filter_record_batch};
 
 use crate::error::{ApplyError, RowError};
 use crate::eval::State;
 use crate::load;
-use crate::output::{Form, Output, Part};
+use crate::output::{Form, Output};
 use crate::plan::Plan;
-use crate::row::first_error;
 
 /// A chunk's working memory (some 16 bytes a row and source) stays in the second-level cache.
-pub(crate) const CHUNK_ROWS: usize = 2048;
+pub(crate) const CHUNK_ROWS: usize = 512;
+/// The most rows of a run, whose columns are allocated at once.
+const RUN_ROWS: usize = 64 * 1024;
 
 /// What becomes of rows that have no meaning under the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,9 @@ impl Default for Options {
     }
 }
 
+/// The mapped rows: a batch a run, in order, and the rows left out, in order.
+pub type Mapped = (Vec<RecordBatch>, Vec<RowError>);
+
 impl Plan {
     /// Map a batch: kept columns, then slots, then dense, in file order; and the rows left out, in order.
     ///
@@ -56,113 +61,84 @@ impl Plan {
         batch: &RecordBatch,
         options: &Options,
     ) -> Result<(RecordBatch, Vec<RowError>), ApplyError> {
+        let (mut batches, errors) = self.apply_in_runs(batch, options)?;
+        let mapped = if batches.len() == 1 {
+            batches.swap_remove(0)
+        } else {
+            concat_batches(&batches[0].schema(), &batches)?
+        };
+        Ok((mapped, errors))
+    }
+
+    /// As `apply`, without putting the runs together: where rows are cut depends on their number and on the threads.
+    pub fn apply_in_runs(
+        &self,
+        batch: &RecordBatch,
+        options: &Options,
+    ) -> Result<Mapped, ApplyError> {
         let columns = self.batch_columns(batch)?;
         let kept = options
             .keep
             .iter()
-            .map(|name| column(batch, name))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|name| Ok((name.as_str(), column(batch, name)?)))
+            .collect::<Result<Vec<_>, ApplyError>>()?;
 
         // A run over no rows checks the types and tells which slots are lists.
-        let mut state = State::default();
-        self.load(&columns, 0, 0, &mut state)?;
-        state.run(self, 0)?;
+        let mut probe = State::default();
+        self.load(&columns, 0, 0, &mut probe)?;
+        probe.run(self, 0)?;
 
         let rows = batch.num_rows();
-        let mut output = Output::new(self, &state, options.form, rows);
-        let mut errors = self.fill(&columns, &mut output, options, state)?;
-        errors.sort_by_key(|error| error.row);
-        if options.on_error == OnError::Fail
-            && let Some(error) = first_error(&errors)
-        {
-            return Err(error.clone().into());
-        }
-        errors.dedup_by_key(|error| error.row);
-
-        let names = options
-            .keep
-            .iter()
-            .map(String::as_str)
-            .zip(kept.into_iter().cloned());
-        let mapped = output.finish(names, rows, options.threads)?;
-        if errors.is_empty() {
-            return Ok((mapped, errors));
-        }
-        let mut good = vec![true; rows];
-        errors.iter().for_each(|error| good[error.row] = false);
-        Ok((
-            filter_record_batch(&mapped, &BooleanArray::from(good))?,
-            errors,
-        ))
-    }
-
-    /// Run every chunk. Chunks are taken in order and those taken are finished, so after a failure all rows before
-    /// the failing one have been looked at.
-    fn fill<'a>(
-        &self,
-        columns: &[&'a ArrayRef],
-        output: &mut Output<'_>,
-        options: &Options,
-        first: State<'a>,
-    ) -> Result<Vec<RowError>, ApplyError> {
-        let stop_early = options.on_error == OnError::Fail;
-        let parts = output.parts(CHUNK_ROWS);
-        let chunks = parts.len();
-        let queue = Mutex::new(parts.into_iter().enumerate());
-        let errors = Mutex::new(Vec::new());
-        let failed = Mutex::new(None);
+        let threads = threads(options.threads);
+        let size = run_size(rows, threads);
+        let runs = rows.div_ceil(size).max(1);
+        let job = Job {
+            plan: self,
+            columns,
+            kept,
+            options,
+            one_each: OffsetBuffer::new(ScalarBuffer::from_iter(0..=size as i64)),
+            probe,
+        };
+        let next = Mutex::new(0..runs);
+        let done = Mutex::new(Vec::with_capacity(runs));
         let stop = AtomicBool::new(false);
-        let work = |mut state: State<'a>| {
+        let work = || {
+            let mut state = State::default();
             while !stop.load(Ordering::Relaxed) {
-                let Some((chunk, mut part)) = lock(&queue).next() else {
+                let Some(run) = lock(&next).next() else {
                     return;
                 };
-                let start = chunk * CHUNK_ROWS;
-                match self.chunk(columns, start, &mut part, &mut state) {
-                    Err(error) => {
-                        lock(&failed).get_or_insert(error);
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    Ok(()) if !state.errors.is_empty() => {
-                        let moved = state.errors.drain(..).map(|error| RowError {
-                            row: error.row + start,
-                            ..error
-                        });
-                        lock(&errors).extend(moved);
-                        stop.store(stop_early, Ordering::Relaxed);
-                    }
-                    Ok(()) => {}
-                }
+                let start = run * size;
+                let result = job.run(start, size.min(rows - start), &mut state);
+                let failed = result.as_ref().map_or(true, |(_, errors)| {
+                    options.on_error == OnError::Fail && !errors.is_empty()
+                });
+                // Runs are taken in order and those taken are finished, so all rows before the failing one are seen.
+                stop.fetch_or(failed, Ordering::Relaxed);
+                lock(&done).push((run, result));
             }
         };
-        let threads = threads(options.threads).min(chunks);
-        if threads <= 1 {
-            work(first);
+        if threads.min(runs) <= 1 {
+            work();
         } else {
             rayon::scope(|scope| {
-                for _ in 1..threads {
-                    scope.spawn(|_| work(State::default()));
-                }
-                work(first);
+                (1..threads.min(runs)).for_each(|_| scope.spawn(|_| work()));
+                work();
             });
         }
-        match into_inner(failed) {
-            Some(error) => Err(error),
-            None => Ok(into_inner(errors)),
+        let mut done = into_inner(done);
+        done.sort_unstable_by_key(|(run, _)| *run);
+        let (mut batches, mut errors) = (Vec::with_capacity(runs), Vec::new());
+        for (_, result) in done {
+            let (mapped, bad) = result?;
+            batches.push(mapped);
+            errors.extend(bad);
+            if options.on_error == OnError::Fail && !errors.is_empty() {
+                return Err(errors.swap_remove(0).into());
+            }
         }
-    }
-
-    fn chunk<'a>(
-        &self,
-        columns: &[&'a ArrayRef],
-        start: usize,
-        part: &mut Part<'_>,
-        state: &mut State<'a>,
-    ) -> Result<(), ApplyError> {
-        self.load(columns, start, part.rows(), state)?;
-        state.run(self, part.rows())?;
-        part.write(self, state);
-        Ok(())
+        Ok((batches, errors))
     }
 
     /// The raw columns it reads, in the order of `columns()`.
@@ -198,6 +174,67 @@ impl Plan {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Runs as long as they may be, as many for each thread.
+fn run_size(rows: usize, threads: usize) -> usize {
+    let runs = rows.div_ceil(RUN_ROWS).max(1).next_multiple_of(threads);
+    rows.div_ceil(runs)
+        .next_multiple_of(CHUNK_ROWS)
+        .clamp(CHUNK_ROWS, RUN_ROWS)
+}
+
+/// One call of `apply`: what every run of rows needs.
+struct Job<'j, 'a> {
+    plan: &'j Plan,
+    columns: Vec<&'a ArrayRef>,
+    kept: Vec<(&'j str, &'a ArrayRef)>,
+    options: &'j Options,
+    /// The list offsets of a run in which each row has one key.
+    one_each: OffsetBuffer<i64>,
+    probe: State<'a>,
+}
+
+impl<'a> Job<'_, 'a> {
+    /// Map `rows` rows from `start`. The errors are the first of each bad row, in order, numbered in the batch.
+    fn run(
+        &self,
+        start: usize,
+        rows: usize,
+        state: &mut State<'a>,
+    ) -> Result<(RecordBatch, Vec<RowError>), ApplyError> {
+        let mut output = Output::new(self.plan, &self.probe, self.options.form, rows);
+        let mut errors: Vec<RowError> = Vec::new();
+        for chunk in (0..rows).step_by(CHUNK_ROWS) {
+            let size = CHUNK_ROWS.min(rows - chunk);
+            self.plan.load(&self.columns, start + chunk, size, state)?;
+            state.run(self.plan, size)?;
+            output.append(state, size);
+            errors.extend(state.errors.drain(..).map(|error| RowError {
+                row: error.row + chunk,
+                ..error
+            }));
+            if self.options.on_error == OnError::Fail && !errors.is_empty() {
+                break;
+            }
+        }
+        errors.sort_by_key(|error| error.row);
+        errors.dedup_by_key(|error| error.row);
+        let done = output.rows();
+        let kept = self.kept.iter();
+        let mapped = output.finish(
+            kept.map(|(name, array)| (*name, array.slice(start, done))),
+            &self.one_each,
+        )?;
+        if errors.is_empty() {
+            return Ok((mapped, errors));
+        }
+        let mut good = vec![true; done];
+        errors.iter().for_each(|error| good[error.row] = false);
+        let mapped = filter_record_batch(&mapped, &BooleanArray::from(good))?;
+        errors.iter_mut().for_each(|error| error.row += start);
+        Ok((mapped, errors))
     }
 }
 

@@ -7,12 +7,14 @@ use crate::keys::NULL_VALUE;
 /// Keys (or a define's values) of `buffers.values`, an element of the first input each.
 pub(crate) fn values(
     inputs: &Inputs<'_, '_>,
-    buffers: &Buffers,
+    buffers: &mut Buffers,
     faults: &mut Faults<'_>,
     out: &mut Block<'_>,
 ) {
     let block = inputs.block(0);
-    if block.lists {
+    if block.lists && inputs.is_plain() {
+        plain_lists(block, inputs.item.base(), buffers, out);
+    } else if block.lists {
         let Buffers {
             values, present, ..
         } = buffers;
@@ -36,6 +38,29 @@ pub(crate) fn values(
     }
 }
 
+/// A key for each element with a value, without weights or null keys.
+fn plain_lists(block: &Block<'_>, base: u64, buffers: &mut Buffers, out: &mut Block<'_>) {
+    let Buffers {
+        values, present, ..
+    } = buffers;
+    out.reset(Kind::UInt, true);
+    if present.missing == 0 {
+        out.words.extend(values.iter().map(|value| value | base));
+        out.ends.extend_from_slice(&block.ends);
+    } else {
+        let mut start = 0;
+        for end in &block.ends {
+            let elements = values[start..*end].iter().zip(&present.bits[start..*end]);
+            let kept = elements.filter(|(_, present)| **present);
+            out.words.extend(kept.map(|(value, _)| value | base));
+            out.ends.push(out.words.len());
+            start = *end;
+        }
+    }
+    out.rows.copy_from(&block.rows);
+    out.valid.fill(out.words.len(), true);
+}
+
 /// Which rows' input is null, so that `null="key"` gives the null key.
 pub(crate) enum Nulls<'r> {
     /// Where these are false.
@@ -47,15 +72,19 @@ pub(crate) enum Nulls<'r> {
 /// One value a row at most: `buffers.values` where `buffers.present`.
 pub(crate) fn scalar(
     inputs: &Inputs<'_, '_>,
-    buffers: &Buffers,
+    buffers: &mut Buffers,
     nulls: Nulls<'_>,
     faults: &mut Faults<'_>,
     out: &mut Block<'_>,
 ) {
     let (base, weight) = (inputs.item.base(), inputs.weight());
     out.reset(Kind::UInt, false);
-    out.words
-        .extend(buffers.values.iter().map(|value| value | base));
+    std::mem::swap(&mut out.words, &mut buffers.values);
+    out.words.iter_mut().for_each(|word| *word |= base);
+    if inputs.is_plain() {
+        std::mem::swap(&mut out.valid, &mut buffers.present);
+        return;
+    }
     out.valid.copy_from(&buffers.present);
     if inputs.item.null_key() && out.valid.missing > 0 {
         for i in 0..inputs.rows {

@@ -94,7 +94,11 @@ impl Derived {
         Ok(())
     }
 
+    /// A block of floats is its own numbers.
     fn need_numbers(&mut self, source: usize, block: &Block<'_>) -> Result<(), String> {
+        if block.kind == Kind::Float {
+            return Ok(());
+        }
         let cached = &mut self.numbers[source];
         if !cached.ready {
             numbers(block, &mut cached.values)?;
@@ -102,13 +106,22 @@ impl Derived {
         }
         Ok(())
     }
+
+    fn numbers<'r>(&'r self, source: usize, blocks: &'r [Block<'_>]) -> &'r [f64] {
+        let block = &blocks[source];
+        if block.kind == Kind::Float {
+            &block.floats
+        } else {
+            &self.numbers[source].values
+        }
+    }
 }
 
-/// f64s of a block's elements, NaN for those without a value. Integers beyond 2^53 round to the nearest.
+/// f64s of the elements of a block of anything but floats, NaN for those without a value. Integers beyond 2^53 round to the nearest.
 fn numbers(block: &Block<'_>, out: &mut Vec<f64>) -> Result<(), String> {
     out.clear();
     match block.kind {
-        Kind::Float => out.extend_from_slice(&block.floats),
+        Kind::Float => {}
         Kind::Int => out.extend(block.ints.iter().map(|v| *v as f64)),
         Kind::UInt | Kind::Bool => out.extend(block.words.iter().map(|v| *v as f64)),
         Kind::Null => out.resize(block.len(), f64::NAN),
@@ -117,7 +130,7 @@ fn numbers(block: &Block<'_>, out: &mut Vec<f64>) -> Result<(), String> {
             return Err("a date is not a number: bucketize_time takes its parts".into());
         }
     }
-    if block.valid.missing > 0 && block.kind != Kind::Float {
+    if block.valid.missing > 0 {
         for (number, valid) in out.iter_mut().zip(&block.valid.bits) {
             *number = if *valid { *number } else { f64::NAN };
         }
@@ -145,7 +158,12 @@ impl<'r, 'a> Inputs<'r, 'a> {
     }
 
     pub(crate) fn numbers(&self, input: usize) -> &'r [f64] {
-        &self.derived.numbers[self.item.from[input]].values
+        self.derived.numbers(self.item.from[input], self.blocks)
+    }
+
+    /// Whether each value becomes a key and nothing else does: no weights, no null keys, no trace.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.item.weight.is_none() && !self.item.null_key() && !self.trace
     }
 
     /// Whether this input is a slot, whose elements are keys.
@@ -158,7 +176,7 @@ impl<'r, 'a> Inputs<'r, 'a> {
         match self.item.weight {
             None => Weight::One,
             Some(source) => {
-                let numbers = &self.derived.numbers[source].values;
+                let numbers = self.derived.numbers(source, self.blocks);
                 let block = &self.blocks[source];
                 if block.lists {
                     Weight::List { block, numbers }

@@ -44,6 +44,7 @@ pub(crate) enum Function {
     },
     Overlap,
     /// log, log10, log1p, sqrt, abs.
+    Log,
     Unary(fn(f64) -> f64),
     Clip {
         min: Option<f64>,
@@ -86,7 +87,8 @@ impl Function {
             | Self::Split { .. }
             | Self::Overlap => Family::Selections,
             Self::Udf(udf) if udf.takes == Takes::U64 => Family::Values,
-            Self::Unary(_)
+            Self::Log
+            | Self::Unary(_)
             | Self::Clip { .. }
             | Self::Normalize { .. }
             | Self::Formula(_)
@@ -146,7 +148,7 @@ impl Function {
                 },
             },
             "overlap" => Self::Overlap,
-            "log" => Self::Unary(libm::log),
+            "log" => Self::Log,
             "log10" => Self::Unary(libm::log10),
             "log1p" => Self::Unary(libm::log1p),
             "sqrt" => Self::Unary(libm::sqrt),
@@ -195,6 +197,7 @@ impl Function {
             Self::Hit | Self::Sequence { .. } | Self::MultiHot => role != RoleSpec::Dense,
             Self::Split { .. } => role == RoleSpec::Define,
             Self::Overlap
+            | Self::Log
             | Self::Unary(_)
             | Self::Clip { .. }
             | Self::Normalize { .. }

@@ -18,6 +18,7 @@ mod formula;
 mod functions;
 mod keys;
 mod load;
+mod logarithm;
 mod numeric;
 mod output;
 mod plan;
@@ -27,8 +28,9 @@ mod spec;
 mod time;
 mod udf;
 mod values;
+mod wide;
 
-pub use apply::{OnError, Options};
+pub use apply::{Mapped, OnError, Options};
 pub use canonical::hash_column;
 pub use dictionary::Dictionary;
 pub use error::{ApplyError, DictionaryError, PlanError, RowError};

@@ -172,15 +172,33 @@ fn elements<'a>(
     Ok(())
 }
 
+/// The eight flags of each byte of a bitmap.
+static FLAGS: [[bool; 8]; 256] = {
+    let mut flags = [[false; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            flags[byte][bit] = byte >> bit & 1 == 1;
+            bit += 1;
+        }
+        byte += 1;
+    }
+    flags
+};
+
 fn validity(nulls: Option<&NullBuffer>, start: usize, n: usize, mask: &mut Mask) {
     match nulls {
         Some(nulls) if nulls.null_count() > 0 => {
-            let before = mask.bits.len();
-            mask.bits.extend(nulls.inner().slice(start, n).iter());
-            mask.missing += mask.bits[before..]
-                .iter()
-                .filter(|present| !**present)
-                .count();
+            let present = nulls.inner().slice(start, n);
+            mask.missing += n - present.count_set_bits();
+            let end = mask.bits.len() + n;
+            for word in present.bit_chunks().iter_padded() {
+                for byte in word.to_le_bytes() {
+                    mask.bits.extend_from_slice(&FLAGS[usize::from(byte)]);
+                }
+            }
+            mask.bits.truncate(end);
         }
         _ => mask.fill(n, true),
     }
@@ -202,27 +220,34 @@ fn strings<'a, T: ByteArrayType>(
     );
 }
 
+/// Up to here the bytes of a view stand in the view itself.
+const INLINE: u32 = 12;
+
 fn views<'a, T: ByteViewType>(
     array: &'a GenericByteViewArray<T>,
     start: usize,
     n: usize,
     out: &mut Block<'a>,
 ) {
+    let before = out.valid.bits.len();
     validity(array.nulls(), start, n, &mut out.valid);
-    if out.valid.missing == 0 {
-        out.bytes
-            .extend((start..start + n).map(|i| -> &[u8] { array.value(i).as_ref() }));
-    } else {
-        // A null's view may be anything, so it is not followed.
-        let value = |i| -> &[u8] {
-            if array.is_valid(i) {
-                array.value(i).as_ref()
-            } else {
-                &[]
-            }
-        };
-        out.bytes.extend((start..start + n).map(value));
-    }
+    let present = &out.valid.bits[before..];
+    let views = &array.views()[start..start + n];
+    let buffers = array.data_buffers();
+    let value = |(view, present): (&'a u128, &bool)| -> &'a [u8] {
+        let length = *view as u32;
+        if length <= INLINE {
+            // SAFETY: the view holds that many bytes itself, whether it is a null's or not.
+            unsafe { GenericByteViewArray::<T>::inline_value(view, length as usize) }
+        } else if *present {
+            let (buffer, offset) = ((*view >> 64) as u32, (*view >> 96) as u32);
+            &buffers[buffer as usize][offset as usize..][..length as usize]
+        } else {
+            // A null's view may be anything, so it is not followed.
+            &[]
+        }
+    };
+    out.bytes.extend(views.iter().zip(present).map(value));
 }
 
 fn ints<T: ArrowPrimitiveType>(
@@ -257,29 +282,22 @@ fn floats<T: ArrowPrimitiveType>(
     out: &mut Block<'_>,
     widen: impl Fn(T::Native) -> f64,
 ) {
-    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
     let values = &array.values()[start..start + n];
-    match nulls {
-        None => out.floats.extend(values.iter().map(|v| widen(*v))),
-        Some(nulls) => {
-            let value = |(i, v): (usize, &T::Native)| {
-                if nulls.is_valid(start + i) {
-                    widen(*v)
-                } else {
-                    f64::NAN
-                }
-            };
-            out.floats.extend(values.iter().enumerate().map(value));
-        }
+    let before = out.floats.len();
+    if array.null_count() == 0 {
+        out.floats.extend(values.iter().map(|v| widen(*v)));
+    } else {
+        let flags = out.valid.bits.len();
+        validity(array.nulls(), start, n, &mut out.valid);
+        let present = &out.valid.bits[flags..];
+        let value = |(v, present): (&T::Native, &bool)| if *present { widen(*v) } else { f64::NAN };
+        out.floats.extend(values.iter().zip(present).map(value));
+        out.valid.missing -= present.iter().filter(|present| !**present).count();
+        out.valid.bits.truncate(flags);
     }
-    let before = out.floats.len() - n;
-    out.valid
-        .bits
-        .extend(out.floats[before..].iter().map(|v| !v.is_nan()));
-    out.valid.missing += out.valid.bits[out.valid.bits.len() - n..]
-        .iter()
-        .filter(|present| !**present)
-        .count();
+    let numbers = &out.floats[before..];
+    out.valid.bits.extend(numbers.iter().map(|v| !v.is_nan()));
+    out.valid.missing += numbers.iter().filter(|v| v.is_nan()).count();
 }
 
 fn timestamps(array: &dyn Array, unit: TimeUnit, start: usize, n: usize, out: &mut Block<'_>) {

@@ -18,6 +18,7 @@ pub(crate) fn compute<'a>(
         floats.extend(inputs.numbers(0).iter().map(|x| function(*x)));
     };
     match &inputs.item.function {
+        Function::Log => crate::wide::logarithms(inputs.numbers(0), &mut out.floats),
         Function::Unary(function) => each(function, &mut out.floats),
         Function::Clip { min, max } => {
             let (min, max) = (

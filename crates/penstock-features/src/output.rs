@@ -1,7 +1,6 @@
-//! The mapped batch: buffers of the final size that chunks fill in place, then Arrow columns over them.
+//! The mapped batch in the making: chunk after chunk of rows is appended to the columns, which then become Arrow's.
 //!
-//! A slot with one key a row at most has its keys written where they will stay; only where some rows have none are
-//! they moved together afterwards. Slots of one key in every row share one list of offsets.
+//! A slot with one key in every row so far needs no list offsets of its own; all such slots share one list of them.
 
 use std::sync::Arc;
 
@@ -9,9 +8,8 @@ use arrow::array::{
     ArrayRef, Float32Array, LargeListArray, RecordBatch, RecordBatchOptions, UInt64Array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{Field, FieldRef, Schema};
 
-use crate::apply::{CHUNK_ROWS, threads};
 use crate::block::Block;
 use crate::error::ApplyError;
 use crate::eval::State;
@@ -26,198 +24,129 @@ pub enum Form {
     Flat,
 }
 
-/// The columns in the making.
+/// The columns of a run of rows.
 pub(crate) struct Output<'p> {
+    plan: &'p Plan,
     rows: usize,
-    columns: Vec<Column<'p>>,
+    columns: Columns<'p>,
 }
 
-struct Column<'p> {
-    name: &'p str,
-    source: Source,
-    buffer: Buffer,
+enum Columns<'p> {
+    Slots(Vec<(&'p str, Source)>),
+    Flat { keys: Keys, dense: Vec<f32> },
 }
 
-/// What a column is made of.
-#[derive(Clone, Copy)]
+/// The block of an item, and what it becomes.
 enum Source {
-    /// The block of an item.
-    Item(usize),
-    /// All slots, all dense: the flat form.
-    Flat,
+    Slot(usize, Keys),
+    Dense(usize, Vec<f32>),
 }
 
-enum Buffer {
-    /// A key a row at most; in each chunk's part the keys stand at its start.
-    Single {
-        keys: Vec<u64>,
-        weights: Option<Vec<f32>>,
-        chunks: Vec<Held>,
-    },
-    Lists {
-        chunks: Vec<ListChunk>,
-        weighted: bool,
-    },
-    Dense(Vec<f32>),
-    FlatDense {
-        values: Vec<f32>,
-        width: usize,
-    },
-}
-
-/// Which rows of a chunk have a key.
-#[derive(Default)]
-pub(crate) struct Held {
-    count: usize,
-    /// Empty where all have.
-    bits: Vec<bool>,
-}
-
-#[derive(Default)]
-pub(crate) struct ListChunk {
+/// Lists of keys, and of weights where the slot has them.
+struct Keys {
     keys: Vec<u64>,
-    weights: Vec<f32>,
-    /// The number of keys up to and with each row.
-    ends: Vec<usize>,
+    weights: Option<Vec<f32>>,
+    /// The list offsets (with the leading 0), or none as long as each row has one key.
+    offsets: Option<Vec<i64>>,
 }
 
 impl<'p> Output<'p> {
-    /// Columns for `rows` rows; `probe` holds the plan's blocks over no rows.
+    /// Columns with room for `rows` rows; `probe` holds the plan's blocks over no rows.
     pub(crate) fn new(plan: &'p Plan, probe: &State<'_>, form: Form, rows: usize) -> Self {
-        let chunks = rows.div_ceil(CHUNK_ROWS);
-        let items = plan.items.iter().enumerate();
-        let is_slot = |role| matches!(role, Role::Slot { .. });
-        let lists = |weighted| {
-            let chunks = (0..chunks).map(|_| ListChunk::default()).collect();
-            Buffer::Lists { chunks, weighted }
-        };
-        if form == Form::Flat {
-            let width = items
-                .filter(|(_, item)| matches!(item.role, Role::Dense { .. }))
-                .count();
-            let dense = Buffer::FlatDense {
-                values: vec![0.0; rows * width],
-                width,
+        let denses = |role| matches!(role, Role::Dense { .. });
+        let columns = if form == Form::Flat {
+            let width = plan.items.iter().filter(|item| denses(item.role)).count();
+            Columns::Flat {
+                keys: Keys::new(true, true, rows),
+                dense: Vec::with_capacity(rows * width),
+            }
+        } else {
+            let slot = |(index, item): (usize, &'p crate::plan::Item)| {
+                let lists = probe.blocks[plan.columns.len() + index].lists;
+                let keys = Keys::new(plan.weighted(item), lists, rows);
+                matches!(item.role, Role::Slot { .. })
+                    .then(|| (item.name.as_str(), Source::Slot(index, keys)))
             };
-            let columns = vec![
-                Column {
-                    name: "keys",
-                    source: Source::Flat,
-                    buffer: lists(true),
-                },
-                Column {
-                    name: "dense",
-                    source: Source::Flat,
-                    buffer: dense,
-                },
-            ];
-            return Self { rows, columns };
+            let dense = |(index, item): (usize, &'p crate::plan::Item)| {
+                denses(item.role).then(|| {
+                    let values = Vec::with_capacity(rows);
+                    (item.name.as_str(), Source::Dense(index, values))
+                })
+            };
+            let items = || plan.items.iter().enumerate();
+            Columns::Slots(
+                items()
+                    .filter_map(slot)
+                    .chain(items().filter_map(dense))
+                    .collect(),
+            )
+        };
+        Self {
+            plan,
+            rows: 0,
+            columns,
         }
-        let slots = items
-            .clone()
-            .filter(|(_, item)| is_slot(item.role))
-            .map(|(index, item)| {
-                let weighted = plan.weighted(item);
-                let buffer = if probe.blocks[plan.columns.len() + index].lists {
-                    lists(weighted)
-                } else {
-                    let chunks = (0..chunks).map(|_| Held::default()).collect();
-                    Buffer::Single {
-                        keys: vec![0; rows],
-                        weights: weighted.then(|| vec![0.0; rows]),
-                        chunks,
-                    }
-                };
-                Column {
-                    name: &item.name,
-                    source: Source::Item(index),
-                    buffer,
-                }
-            });
-        let dense = items
-            .clone()
-            .filter(|(_, item)| matches!(item.role, Role::Dense { .. }))
-            .map(|(index, item)| Column {
-                name: &item.name,
-                source: Source::Item(index),
-                buffer: Buffer::Dense(vec![0.0; rows]),
-            });
-        let columns = slots.chain(dense).collect();
-        Self { rows, columns }
     }
 
-    /// The parts that chunks of `size` rows write, in order.
-    pub(crate) fn parts(&mut self, size: usize) -> Vec<Part<'_>> {
-        let rows = self.rows;
-        let mut parts: Vec<Part<'_>> = (0..rows.div_ceil(size))
-            .map(|chunk| Part {
-                rows: size.min(rows - chunk * size),
-                columns: Vec::with_capacity(self.columns.len()),
-            })
-            .collect();
-        for column in &mut self.columns {
-            let source = column.source;
-            let mut add = |chunk: usize, slice| parts[chunk].columns.push((source, slice));
-            match &mut column.buffer {
-                Buffer::Single {
-                    keys,
-                    weights,
-                    chunks,
-                } => {
-                    let mut weights = weights.as_mut().map(|weights| weights.chunks_mut(size));
-                    for (chunk, (keys, held)) in keys.chunks_mut(size).zip(chunks).enumerate() {
-                        let weights = weights.as_mut().and_then(Iterator::next);
-                        add(
-                            chunk,
-                            Slice::Single {
-                                keys,
-                                weights,
-                                held,
-                            },
-                        );
+    /// Take over the results of a run over `rows` rows.
+    pub(crate) fn append(&mut self, state: &State<'_>, rows: usize) {
+        let blocks = &state.blocks[self.plan.columns.len()..];
+        match &mut self.columns {
+            Columns::Slots(columns) => {
+                for (_, source) in columns {
+                    match source {
+                        Source::Slot(index, keys) => keys.append(&blocks[*index], self.rows),
+                        Source::Dense(index, values) => {
+                            values.extend(blocks[*index].floats.iter().map(|float| *float as f32));
+                        }
                     }
                 }
-                Buffer::Lists { chunks, .. } => {
-                    chunks
-                        .iter_mut()
-                        .enumerate()
-                        .for_each(|(chunk, lists)| add(chunk, Slice::Lists(lists)));
-                }
-                Buffer::Dense(values) => {
-                    values
-                        .chunks_mut(size)
-                        .enumerate()
-                        .for_each(|(chunk, values)| add(chunk, Slice::Dense(values)));
-                }
-                Buffer::FlatDense { width: 0, .. } => {}
-                Buffer::FlatDense { values, width } => {
-                    let values = values.chunks_mut(size * *width);
-                    values
-                        .enumerate()
-                        .for_each(|(chunk, values)| add(chunk, Slice::Dense(values)));
-                }
+            }
+            Columns::Flat { keys, dense } => {
+                append_flat(self.plan, blocks, rows, keys, dense);
             }
         }
-        parts
+        self.rows += rows;
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// The batch: kept columns first.
     pub(crate) fn finish<'k>(
         self,
         kept: impl Iterator<Item = (&'k str, ArrayRef)>,
-        rows: usize,
-        asked_threads: usize,
+        one_each: &OffsetBuffer<i64>,
     ) -> Result<RecordBatch, ApplyError> {
-        let one_each = OffsetBuffer::new(ScalarBuffer::from_iter(0..=rows as i64));
-        let built = built(self.columns, &one_each, rows, threads(asked_threads));
+        let rows = self.rows;
         let mut fields = Vec::new();
         let mut arrays = Vec::new();
-        for (name, array) in kept
-            .map(|(name, array)| (name.to_string(), array))
-            .chain(built.into_iter().flatten())
-        {
+        let mut add = |name: String, array: ArrayRef| {
             fields.push(Field::new(name, array.data_type().clone(), true));
             arrays.push(array);
+        };
+        kept.for_each(|(name, array)| add(name.into(), array));
+        match self.columns {
+            Columns::Slots(columns) => {
+                for (name, source) in columns {
+                    match source {
+                        Source::Slot(_, keys) => {
+                            keys.finish(name, &format!("{name}__weight"), one_each, &mut add);
+                        }
+                        Source::Dense(_, values) => {
+                            add(name.into(), Arc::new(Float32Array::from(values)));
+                        }
+                    }
+                }
+            }
+            Columns::Flat { keys, dense } => {
+                keys.finish("keys", "weights", one_each, &mut add);
+                let width = dense.len().checked_div(rows).unwrap_or(0) as i64;
+                let offsets = ScalarBuffer::from_iter((0..=rows as i64).map(|row| row * width));
+                let values = Arc::new(Float32Array::from(dense));
+                add("dense".into(), lists(OffsetBuffer::new(offsets), values));
+            }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(
@@ -228,274 +157,138 @@ impl<'p> Output<'p> {
     }
 }
 
-type Named = (String, ArrayRef);
-
-fn built(
-    columns: Vec<Column<'_>>,
-    one_each: &OffsetBuffer<i64>,
-    rows: usize,
-    threads: usize,
-) -> Vec<Vec<Named>> {
-    use rayon::prelude::*;
-    // Below this the hand-over to other threads costs more than the copying.
-    const WORTH_SHARING: usize = 64 * 1024;
-    if threads > 1 && rows > WORTH_SHARING {
-        columns
-            .into_par_iter()
-            .map(|column| column.build(one_each, rows))
-            .collect()
-    } else {
-        columns
-            .into_iter()
-            .map(|column| column.build(one_each, rows))
-            .collect()
-    }
-}
-
-impl Column<'_> {
-    fn build(self, one_each: &OffsetBuffer<i64>, rows: usize) -> Vec<Named> {
-        let name = self.name;
-        let flat = matches!(self.source, Source::Flat);
-        match self.buffer {
-            Buffer::Dense(values) => vec![(name.into(), Arc::new(Float32Array::from(values)))],
-            Buffer::FlatDense { values, width } => {
-                let offsets =
-                    ScalarBuffer::from_iter((0..=rows as i64).map(|row| row * width as i64));
-                let values = Arc::new(Float32Array::from(values));
-                vec![(name.into(), lists(OffsetBuffer::new(offsets), values))]
-            }
-            Buffer::Single {
-                mut keys,
-                mut weights,
-                chunks,
-            } => {
-                let offsets = if chunks.iter().all(|held| held.bits.is_empty()) {
-                    one_each.clone()
-                } else {
-                    let offsets = close_gaps(&mut keys, weights.as_mut(), &chunks, rows);
-                    OffsetBuffer::new(offsets.into())
-                };
-                slot_columns(name, flat, offsets, keys, weights)
-            }
-            Buffer::Lists { chunks, weighted } => {
-                let total = chunks.iter().map(|chunk| chunk.keys.len()).sum();
-                let mut keys = Vec::with_capacity(total);
-                let mut weights = Vec::with_capacity(if weighted { total } else { 0 });
-                let mut offsets = Vec::with_capacity(rows + 1);
-                offsets.push(0);
-                for chunk in chunks {
-                    let base = keys.len();
-                    offsets.extend(chunk.ends.iter().map(|end| (base + end) as i64));
-                    keys.extend_from_slice(&chunk.keys);
-                    weights.extend_from_slice(&chunk.weights);
-                }
-                slot_columns(
-                    name,
-                    flat,
-                    OffsetBuffer::new(offsets.into()),
-                    keys,
-                    weighted.then_some(weights),
-                )
-            }
-        }
-    }
-}
-
-/// Move the keys of all chunks together; returns the list offsets.
-fn close_gaps(
-    keys: &mut Vec<u64>,
-    mut weights: Option<&mut Vec<f32>>,
-    chunks: &[Held],
-    rows: usize,
-) -> Vec<i64> {
-    let mut offsets = Vec::with_capacity(rows + 1);
-    offsets.push(0);
-    let mut end = 0;
-    for (chunk, held) in chunks.iter().enumerate() {
-        let start = chunk * CHUNK_ROWS;
-        keys.copy_within(start..start + held.count, end);
-        if let Some(weights) = weights.as_mut() {
-            weights.copy_within(start..start + held.count, end);
-        }
-        if held.bits.is_empty() {
-            offsets.extend((1..=held.count).map(|row| (end + row) as i64));
-        } else {
-            let mut here = end as i64;
-            offsets.extend(held.bits.iter().map(|present| {
-                here += i64::from(*present);
-                here
-            }));
-        }
-        end += held.count;
-    }
-    keys.truncate(end);
-    if let Some(weights) = weights {
-        weights.truncate(end);
-    }
-    offsets
-}
-
-fn slot_columns(
-    name: &str,
-    flat: bool,
-    offsets: OffsetBuffer<i64>,
-    keys: Vec<u64>,
-    weights: Option<Vec<f32>>,
-) -> Vec<Named> {
-    let weights = weights.map(|weights| {
-        let name = if flat {
-            "weights".to_string()
-        } else {
-            format!("{name}__weight")
+impl Keys {
+    fn new(weighted: bool, lists: bool, rows: usize) -> Self {
+        let start = || {
+            let mut offsets = Vec::with_capacity(rows + 1);
+            offsets.push(0);
+            offsets
         };
-        (
-            name,
-            lists(offsets.clone(), Arc::new(Float32Array::from(weights))),
-        )
-    });
-    std::iter::once((
-        name.to_string(),
-        lists(offsets, Arc::new(UInt64Array::from(keys))),
-    ))
-    .chain(weights)
-    .collect()
+        Self {
+            keys: Vec::with_capacity(rows),
+            weights: weighted.then(|| Vec::with_capacity(rows)),
+            offsets: lists.then(start),
+        }
+    }
+
+    /// Add a block's keys; `before` rows are here already.
+    fn append(&mut self, block: &Block<'_>, before: usize) {
+        if block.lists {
+            let base = self.keys.len();
+            let offsets = own_offsets(&mut self.offsets, before, before);
+            offsets.extend(block.ends.iter().map(|end| (base + end) as i64));
+            self.keys.extend_from_slice(&block.words);
+            if let Some(weights) = &mut self.weights {
+                weights.extend(block.weights.iter().map(|weight| *weight as f32));
+            }
+        } else if block.valid.missing == 0 && self.offsets.is_none() {
+            self.keys.extend_from_slice(&block.words);
+            if let Some(weights) = &mut self.weights {
+                weights.extend(block.weights.iter().map(|weight| *weight as f32));
+            }
+        } else {
+            self.append_present(block, before);
+        }
+    }
+
+    /// The keys of those rows that have one.
+    fn append_present(&mut self, block: &Block<'_>, before: usize) {
+        let rows = block.words.len();
+        let offsets = own_offsets(&mut self.offsets, before, self.keys.capacity());
+        let start = self.keys.len();
+        self.keys.resize(start + rows, 0);
+        let keys = &mut self.keys[start..];
+        let mut count = 0;
+        let place = |(word, present): (&u64, &bool)| {
+            // Written always and kept only if present: no branch to mispredict. `count` never passes the row.
+            keys[count] = *word;
+            count += usize::from(*present);
+            (start + count) as i64
+        };
+        offsets.extend(block.words.iter().zip(&block.valid.bits).map(place));
+        self.keys.truncate(start + count);
+        if let Some(weights) = &mut self.weights {
+            let present = block.weights.iter().zip(&block.valid.bits);
+            weights.extend(
+                present
+                    .filter(|(_, present)| **present)
+                    .map(|(weight, _)| *weight as f32),
+            );
+        }
+    }
+
+    fn finish(
+        mut self,
+        name: &str,
+        weight_name: &str,
+        one_each: &OffsetBuffer<i64>,
+        add: &mut impl FnMut(String, ArrayRef),
+    ) {
+        // Mostly empty slots do not hold on to the room they never filled.
+        if self.keys.len() < self.keys.capacity() / 2 {
+            self.keys.shrink_to_fit();
+        }
+        let offsets = match self.offsets {
+            // SAFETY: they start at 0 and only ever grow.
+            Some(offsets) => unsafe { OffsetBuffer::new_unchecked(offsets.into()) },
+            None => one_each.slice(0, self.keys.len()),
+        };
+        let keys = Arc::new(UInt64Array::from(self.keys));
+        add(name.into(), lists(offsets.clone(), keys));
+        if let Some(weights) = self.weights {
+            let weights = Arc::new(Float32Array::from(weights));
+            add(weight_name.into(), lists(offsets, weights));
+        }
+    }
+}
+
+/// The offsets to add to; where there were none, the `before` rows so far have a key each.
+fn own_offsets(offsets: &mut Option<Vec<i64>>, before: usize, room: usize) -> &mut Vec<i64> {
+    offsets.get_or_insert_with(|| {
+        let mut offsets = Vec::with_capacity(room + 1);
+        offsets.extend(0..=before as i64);
+        offsets
+    })
 }
 
 fn lists(offsets: OffsetBuffer<i64>, values: ArrayRef) -> ArrayRef {
     let item: FieldRef = Arc::new(Field::new("item", values.data_type().clone(), true));
-    debug_assert!(matches!(
-        values.data_type(),
-        DataType::UInt64 | DataType::Float32
-    ));
     Arc::new(LargeListArray::new(item, offsets, values, None))
 }
 
-/// What one chunk of rows writes: its own part of every column.
-pub(crate) struct Part<'o> {
+fn append_flat(
+    plan: &Plan,
+    blocks: &[Block<'_>],
     rows: usize,
-    columns: Vec<(Source, Slice<'o>)>,
-}
-
-enum Slice<'o> {
-    Single {
-        keys: &'o mut [u64],
-        weights: Option<&'o mut [f32]>,
-        held: &'o mut Held,
-    },
-    Lists(&'o mut ListChunk),
-    Dense(&'o mut [f32]),
-}
-
-impl Part<'_> {
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Take over the results of a run over this part's rows.
-    pub(crate) fn write(&mut self, plan: &Plan, state: &State<'_>) {
-        let items = &state.blocks[plan.columns.len()..];
-        let rows = self.rows;
-        for (source, slice) in &mut self.columns {
-            match (source, slice) {
-                (
-                    Source::Item(index),
-                    Slice::Single {
-                        keys,
-                        weights,
-                        held,
-                    },
-                ) => {
-                    single(&items[*index], keys, weights.as_deref_mut(), held);
-                }
-                (Source::Item(index), Slice::Lists(chunk)) => {
-                    let block = &items[*index];
-                    chunk.keys.extend_from_slice(&block.words);
-                    chunk
-                        .weights
-                        .extend(block.weights.iter().map(|w| *w as f32));
-                    chunk.ends.extend_from_slice(&block.ends);
-                }
-                (Source::Item(index), Slice::Dense(values)) => {
-                    let floats = items[*index].floats.iter();
-                    values
-                        .iter_mut()
-                        .zip(floats)
-                        .for_each(|(value, float)| *value = *float as f32);
-                }
-                (Source::Flat, Slice::Lists(chunk)) => flat_keys(plan, items, rows, chunk),
-                (Source::Flat, Slice::Dense(values)) => flat_dense(plan, items, rows, values),
-                (Source::Flat, Slice::Single { .. }) => {}
-            }
-        }
-    }
-}
-
-fn single(block: &Block<'_>, keys: &mut [u64], weights: Option<&mut [f32]>, held: &mut Held) {
-    if block.valid.missing == 0 {
-        keys.copy_from_slice(&block.words);
-        if let Some(weights) = weights {
-            weights
-                .iter_mut()
-                .zip(&block.weights)
-                .for_each(|(to, from)| *to = *from as f32);
-        }
-        held.count = keys.len();
-        return;
-    }
-    let valid = &block.valid.bits;
-    let mut count = 0;
-    for (word, present) in block.words.iter().zip(valid) {
-        // Written always and kept only if present: no branch to mispredict. `count` never passes the row.
-        keys[count] = *word;
-        count += usize::from(*present);
-    }
-    if let Some(weights) = weights {
-        let present = block
-            .weights
-            .iter()
-            .zip(valid)
-            .filter(|(_, present)| **present);
-        weights
-            .iter_mut()
-            .zip(present)
-            .for_each(|(to, (from, _))| *to = *from as f32);
-    }
-    held.count = count;
-    held.bits.extend_from_slice(valid);
-}
-
-fn flat_keys(plan: &Plan, items: &[Block<'_>], rows: usize, chunk: &mut ListChunk) {
-    let slots = || {
+    keys: &mut Keys,
+    dense: &mut Vec<f32>,
+) {
+    let of_role = |slot: bool| {
         plan.items
             .iter()
-            .zip(items)
-            .filter(|(item, _)| matches!(item.role, Role::Slot { .. }))
+            .zip(blocks)
+            .filter_map(move |(item, block)| match item.role {
+                Role::Slot { .. } if slot => Some(block),
+                Role::Dense { .. } if !slot => Some(block),
+                _ => None,
+            })
     };
+    let slots: Vec<&Block<'_>> = of_role(true).collect();
+    let denses: Vec<&Block<'_>> = of_role(false).collect();
+    let weights = keys.weights.get_or_insert_default();
+    let offsets = keys.offsets.get_or_insert_default();
     for row in 0..rows {
-        for (_, block) in slots() {
+        for block in &slots {
             for e in block.row(row).filter(|e| block.valid.bits[*e]) {
-                chunk.keys.push(block.words[e]);
-                chunk.weights.push(if block.weighted {
+                keys.keys.push(block.words[e]);
+                weights.push(if block.weighted {
                     block.weights[e] as f32
                 } else {
                     1.0
                 });
             }
         }
-        chunk.ends.push(chunk.keys.len());
-    }
-}
-
-fn flat_dense(plan: &Plan, items: &[Block<'_>], rows: usize, values: &mut [f32]) {
-    let dense: Vec<&Block<'_>> = plan
-        .items
-        .iter()
-        .zip(items)
-        .filter_map(|(item, block)| matches!(item.role, Role::Dense { .. }).then_some(block))
-        .collect();
-    for row in 0..rows {
-        for (place, block) in dense.iter().enumerate() {
-            values[row * dense.len() + place] = block.floats[row] as f32;
-        }
+        offsets.push(keys.keys.len() as i64);
+        dense.extend(denses.iter().map(|block| block.floats[row] as f32));
     }
 }

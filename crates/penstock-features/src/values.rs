@@ -39,22 +39,13 @@ pub(crate) fn compute(
 
 /// The number of bounds <= x. Elements that are NaN are not valid, so what they get here is not seen.
 fn piecewise(numbers: &[f64], bounds: &[f64], out: &mut Vec<u64>) {
-    /// Up to here counting all bounds without a branch beats searching.
-    const FEW: usize = 24;
-    if bounds.len() <= FEW {
-        let count = |x: &f64| {
-            bounds
-                .iter()
-                .map(|bound| u64::from(*bound <= *x))
-                .sum::<u64>()
-        };
-        out.extend(numbers.iter().map(count));
+    /// Up to here comparing with all bounds, several numbers at once, beats searching.
+    const FEW: usize = 32;
+    if bounds.len() > FEW {
+        let index = |x: &f64| bounds.partition_point(|bound| *bound <= *x) as u64;
+        out.extend(numbers.iter().map(index));
     } else {
-        out.extend(
-            numbers
-                .iter()
-                .map(|x| bounds.partition_point(|bound| *bound <= *x) as u64),
-        );
+        crate::wide::count_bounds(numbers, bounds, out);
     }
 }
 

@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, ArrayData, RecordBatch, make_array};
-use arrow::pyarrow::{FromPyArrow, PyArrowType, ToPyArrow};
+use arrow::pyarrow::{FromPyArrow, FromPyArrowUnchecked, ToPyArrow};
 use penstock_features::{
     ApplyError, Attachments, Dictionary, DictionaryError, Form, OnError, Options, Plan, PlanError,
-    RowError, Scratch, Value,
+    RowError, Scratch,
 };
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyBool, PyBytes, PyDate, PyDateTime, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
-    PyTzInfoAccess,
-};
+use pyo3::types::{PyDict, PyList, PyString};
+
+use crate::rows::Row;
 
 pyo3::create_exception!(
     penstock._native,
@@ -215,21 +214,12 @@ impl PyPlan {
     fn apply(
         &self,
         py: Python<'_>,
-        batch: PyArrowType<RecordBatch>,
+        batch: &Bound<'_, PyAny>,
         keep: Vec<String>,
         form: &str,
         threads: usize,
         on_error: &str,
     ) -> PyResult<Py<PyAny>> {
-        let form = match form {
-            "slots" => Form::Slots,
-            "flat" => Form::Flat,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "form is 'slots' or 'flat', not '{other}'"
-                )));
-            }
-        };
         let on_error = match on_error {
             "fail" => OnError::Fail,
             "drop" => OnError::Drop,
@@ -241,11 +231,11 @@ impl PyPlan {
         };
         let options = Options {
             keep,
-            form,
+            form: form_of(form)?,
             threads,
             on_error,
         };
-        let batch = batch.0;
+        let batch = borrowed(batch)?;
         let result = py.detach(|| self.plan.apply(&batch, &options));
         let (mapped, errors) = result.map_err(|error| apply_error(py, error))?;
         let mapped = mapped.to_pyarrow(py)?;
@@ -259,15 +249,35 @@ impl PyPlan {
         Ok((mapped, rejected).into_pyobject(py)?.into_any().unbind())
     }
 
+    /// As `apply`, but what each run of rows gave stays a batch of its own.
+    fn apply_in_runs<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'_, PyAny>,
+        form: &str,
+        threads: usize,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let options = Options {
+            form: form_of(form)?,
+            threads,
+            ..Options::default()
+        };
+        let batch = borrowed(batch)?;
+        let result = py.detach(|| self.plan.apply_in_runs(&batch, &options));
+        let (runs, _) = result.map_err(|error| apply_error(py, error))?;
+        runs.into_iter().map(|run| run.to_pyarrow(py)).collect()
+    }
+
     /// The values of the named items (defines, say) over a batch, before keys or f32 are made of them.
     fn values<'py>(
         &self,
         py: Python<'py>,
-        batch: PyArrowType<RecordBatch>,
+        batch: &Bound<'_, PyAny>,
         names: Vec<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = borrowed(batch)?;
         let values = py
-            .detach(|| self.plan.values(&batch.0, &names))
+            .detach(|| self.plan.values(&batch, &names))
             .map_err(|error| apply_error(py, error))?;
         values.to_pyarrow(py)
     }
@@ -327,6 +337,24 @@ impl PyPlan {
     }
 }
 
+/// A `pyarrow.RecordBatch`, without a copy and without looking at its values: to verify that every string is UTF-8
+/// took a third of the whole.
+fn borrowed(batch: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
+    // SAFETY: the C data interface has the producer (Polars, pyarrow) answer for the layout. That strings are UTF-8,
+    // which pyarrow does not verify when it reads Parquet, is relied on nowhere: the kernel takes them as bytes.
+    unsafe { RecordBatch::from_pyarrow_bound_unchecked(batch) }
+}
+
+fn form_of(name: &str) -> PyResult<Form> {
+    match name {
+        "slots" => Ok(Form::Slots),
+        "flat" => Ok(Form::Flat),
+        other => Err(PyValueError::new_err(format!(
+            "form is 'slots' or 'flat', not '{other}'"
+        ))),
+    }
+}
+
 /// XXH3-64 with `seed` of each value's canonical bytes, as a uint64 array; nulls stay null.
 #[pyfunction]
 #[pyo3(signature = (array, seed = 0))]
@@ -340,167 +368,4 @@ fn hash_column<'py>(
         .detach(|| penstock_features::hash_column(&array, seed))
         .map_err(|error| apply_error(py, error))?;
     hashes.to_data().to_pyarrow(py)
-}
-
-/// A Python row, holding on to what the kernel borrows.
-struct Row {
-    values: Vec<Held>,
-}
-
-enum Held {
-    Scalar(Owned),
-    List(Vec<Owned>),
-}
-
-/// A Python scalar, copied out so that the kernel can work without the interpreter's lock.
-enum Owned {
-    Null,
-    Text(String),
-    Binary(Vec<u8>),
-    Int(i64),
-    UInt(u64),
-    Float(f64),
-    Bool(bool),
-    Date(i32),
-    Time(i64),
-}
-
-impl Row {
-    fn read(columns: &[Py<PyString>], row: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let value = |name: &Py<PyString>| match row.get_item(name)? {
-            None => Ok(Held::Scalar(Owned::Null)),
-            Some(value) => held(&value).map_err(|error| {
-                PyValueError::new_err(format!("column '{name}': {}", error.value(row.py())))
-            }),
-        };
-        Ok(Self {
-            values: columns.iter().map(value).collect::<PyResult<_>>()?,
-        })
-    }
-
-    /// The elements of the columns that are lists; no elements for the others.
-    fn lists(&self) -> Vec<Vec<Value<'_>>> {
-        fn list(held: &Held) -> Vec<Value<'_>> {
-            match held {
-                Held::List(elements) => elements.iter().map(Owned::value).collect(),
-                Held::Scalar(_) => Vec::new(),
-            }
-        }
-        self.values.iter().map(list).collect()
-    }
-
-    fn values<'r>(&'r self, lists: &'r [Vec<Value<'r>>]) -> Vec<Value<'r>> {
-        let value = |(held, list): (&'r Held, &'r Vec<Value<'r>>)| match held {
-            Held::Scalar(owned) => owned.value(),
-            Held::List(_) => Value::List(list),
-        };
-        self.values.iter().zip(lists).map(value).collect()
-    }
-}
-
-impl Owned {
-    fn value(&self) -> Value<'_> {
-        match self {
-            Owned::Null => Value::Null,
-            Owned::Text(text) => Value::Text(text),
-            Owned::Binary(bytes) => Value::Binary(bytes),
-            Owned::Int(v) => Value::Int(*v),
-            Owned::UInt(v) => Value::UInt(*v),
-            Owned::Float(v) => Value::Float(*v),
-            Owned::Bool(v) => Value::Bool(*v),
-            Owned::Date(v) => Value::Date(*v),
-            Owned::Time(v) => Value::Time(*v),
-        }
-    }
-}
-
-fn held(value: &Bound<'_, PyAny>) -> PyResult<Held> {
-    if let Ok(list) = value.cast::<PyList>() {
-        return Ok(Held::List(
-            list.iter()
-                .map(|element| scalar(&element))
-                .collect::<PyResult<_>>()?,
-        ));
-    }
-    if let Ok(tuple) = value.cast::<PyTuple>() {
-        return Ok(Held::List(
-            tuple
-                .iter()
-                .map(|element| scalar(&element))
-                .collect::<PyResult<_>>()?,
-        ));
-    }
-    scalar(value).map(Held::Scalar)
-}
-
-/// bool before int and datetime before date, of which they are subclasses.
-fn scalar(value: &Bound<'_, PyAny>) -> PyResult<Owned> {
-    if value.is_none() {
-        return Ok(Owned::Null);
-    }
-    if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Owned::Text(text.to_str()?.to_owned()));
-    }
-    if let Ok(v) = value.cast::<PyBool>() {
-        return Ok(Owned::Bool(v.is_true()));
-    }
-    if value.is_instance_of::<PyInt>() {
-        return integer(value);
-    }
-    if let Ok(v) = value.cast::<PyFloat>() {
-        return Ok(Owned::Float(v.value()));
-    }
-    if let Ok(bytes) = value.cast::<PyBytes>() {
-        return Ok(Owned::Binary(bytes.as_bytes().to_vec()));
-    }
-    if let Ok(moment) = value.cast::<PyDateTime>() {
-        return micros(moment).map(Owned::Time);
-    }
-    if let Ok(date) = value.cast::<PyDate>() {
-        let ordinal: i32 = date.call_method0("toordinal")?.extract()?;
-        // Python counts days from the year 1.
-        return Ok(Owned::Date(ordinal - 719_163));
-    }
-    // numpy's scalars and their like say what they are by these methods.
-    if value.hasattr("__index__")? {
-        return integer(value);
-    }
-    if value.hasattr("item")? {
-        return scalar(&value.call_method0("item")?);
-    }
-    Err(PyValueError::new_err(format!(
-        "a value of type {} cannot be mapped",
-        value.get_type().name()?
-    )))
-}
-
-fn integer(value: &Bound<'_, PyAny>) -> PyResult<Owned> {
-    if let Ok(v) = value.extract::<i64>() {
-        return Ok(Owned::Int(v));
-    }
-    match value.extract::<u64>() {
-        Ok(v) => Ok(Owned::UInt(v)),
-        Err(_) => Err(PyValueError::new_err(format!(
-            "{value} does not fit in 64 bits"
-        ))),
-    }
-}
-
-/// Microseconds since the epoch; a datetime without a zone is UTC.
-fn micros(moment: &Bound<'_, PyDateTime>) -> PyResult<i64> {
-    let py = moment.py();
-    let utc = pyo3::types::PyTzInfo::utc(py)?;
-    let aware = if moment.get_tzinfo().is_some() {
-        moment.clone().into_any()
-    } else {
-        let zone = PyDict::new(py);
-        zone.set_item("tzinfo", utc)?;
-        moment.call_method("replace", (), Some(&zone))?
-    };
-    let epoch = PyDateTime::new(py, 1970, 1, 1, 0, 0, 0, 0, Some(&utc))?;
-    let since = aware.call_method1("__sub__", (epoch,))?;
-    let days: i64 = since.getattr("days")?.extract()?;
-    let seconds: i64 = since.getattr("seconds")?.extract()?;
-    let micros: i64 = since.getattr("microseconds")?.extract()?;
-    Ok((days * 86_400 + seconds) * 1_000_000 + micros)
 }

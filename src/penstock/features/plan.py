@@ -126,9 +126,10 @@ class Plan:
 
         Raises `DataError` naming the row and the item where a row has no meaning under the plan.
         """
+        self.require(data.schema.names if isinstance(data, pa.RecordBatch) else data.columns, keep)
         if isinstance(data, pa.RecordBatch):
-            return self._apply(data, keep, form, threads, first_row=0)
-        self.require(data.columns, keep)
+            with _explained():
+                return self.kernel.apply(data, list(keep), form, threads)
         features = self.map_frame(data, form, threads)
         return data.select(keep).hstack(features.get_columns()) if keep else features
 
@@ -142,15 +143,9 @@ class Plan:
         batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
         if not self.columns:  # constants alone: the rows still count
             batches = [pa.RecordBatch.from_arrays([pa.nulls(frame.height)], names=[""])]
-        mapped = [self._apply(batch, (), form, threads, first_row) for batch in batches]
-        return cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches(mapped), rechunk=False))
-
-    def _apply(
-        self, batch: pa.RecordBatch, keep: Sequence[str], form: Form, threads: int, first_row: int
-    ) -> pa.RecordBatch:
-        self.require(batch.schema.names, keep)
         with _explained(first_row):
-            return self.kernel.apply(batch, list(keep), form, threads)
+            runs = [run for batch in batches for run in self.kernel.apply_in_runs(batch, form, threads)]
+        return cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches(runs), rechunk=False))
 
     def require(self, columns: Iterable[str], keep: Iterable[str] = ()) -> None:
         """Raise `DataError` where a column the plan reads, or one to keep, is not there."""
