@@ -22,7 +22,6 @@ pub struct Layout {
     pub score: Option<usize>,
     pub state: usize,
     pub state_len: usize,
-    extent_shift: u32,
 }
 
 /// The words that every row has beside its values.
@@ -37,8 +36,6 @@ impl Layout {
         let (version_at, score_at) = (FIXED, FIXED + usize::from(version));
         let state = score_at + usize::from(score);
         let side_stride = 4 * (state + state_len);
-        // Extents of at most 128 rows and, while that leaves 16 rows, 32 KiB.
-        let rows = ((32 << 10) / (value_stride + side_stride)).clamp(16, 128);
         Layout {
             dim,
             dtype,
@@ -48,17 +45,32 @@ impl Layout {
             score: score.then_some(score_at),
             state,
             state_len,
-            extent_shift: rows.ilog2(),
         }
     }
 
-    fn side_bytes(&self) -> usize {
-        (self.side_stride << self.extent_shift).next_multiple_of(64)
+    /// The side's part of an extent of so many rows.
+    fn side_bytes(&self, rows: usize) -> usize {
+        (self.side_stride * rows).next_multiple_of(64)
     }
 
-    pub fn extent_bytes(&self) -> usize {
-        self.side_bytes() + (self.value_stride << self.extent_shift).next_multiple_of(64)
+    pub fn extent_bytes(&self, rows: usize) -> usize {
+        self.side_bytes(rows) + (self.value_stride * rows).next_multiple_of(64)
     }
+}
+
+/// Extents to a doubling of a shard's rows, as a power of two: the unused part of the last one is small beside the rest,
+/// and their list is short enough for the nearest caches.
+const FINE: u32 = 6;
+/// Rows of the smallest extents, as a power of two.
+const LEAST: u32 = 4;
+
+/// (extent, its rows as a power of two, place within it) of a row.
+#[inline(always)]
+fn place(row: u32) -> (usize, u32, usize) {
+    let biased = row + (1 << (FINE + LEAST));
+    let size = 31 - biased.leading_zeros() - FINE;
+    let extent = ((size - LEAST) << FINE) + ((biased >> size) & ((1 << FINE) - 1));
+    (extent as usize, size, (biased & ((1 << size) - 1)) as usize)
 }
 
 /// Fresh extents of a table, shared by its shards.
@@ -90,8 +102,8 @@ impl Extents {
     }
 
     /// The boundary of a fresh zeroed extent and the pages its first touch brings in; None if the system has no memory.
-    fn take(&self, layout: &Layout) -> Option<(*mut u8, u64)> {
-        let bytes = layout.extent_bytes();
+    fn take(&self, layout: &Layout, rows: usize) -> Option<(*mut u8, u64)> {
+        let bytes = layout.extent_bytes(rows);
         let mut source = self
             .inner
             .lock()
@@ -115,7 +127,7 @@ impl Extents {
         let last = source.mappings.last()?;
         let pages = (source.next + bytes).div_ceil(last.page()) - source.next.div_ceil(last.page());
         // SAFETY: `next + bytes` is within the mapping.
-        let boundary = unsafe { last.base().add(source.next + layout.side_bytes()) };
+        let boundary = unsafe { last.base().add(source.next + layout.side_bytes(rows)) };
         source.next += bytes;
         source.taken += bytes as u64;
         Some((boundary, pages as u64))
@@ -150,6 +162,8 @@ impl Row {
 /// One shard's rows.
 pub struct Rows {
     extents: Vec<*mut u8>,
+    /// Rows that the extents hold.
+    room: u32,
     next: u32,
     free: u32,
     live: u32,
@@ -164,6 +178,7 @@ impl Rows {
     pub fn new() -> Rows {
         Rows {
             extents: Vec::new(),
+            room: 0,
             next: 0,
             free: NONE,
             live: 0,
@@ -182,22 +197,26 @@ impl Rows {
 
     /// Bytes of fresh memory that `new` more rows take: freed rows and the begun extent come first.
     pub fn bytes_for(&self, layout: &Layout, new: u64) -> u64 {
-        let left = ((self.extents.len() as u64) << layout.extent_shift) - u64::from(self.live);
-        let extents = new.saturating_sub(left).div_ceil(1 << layout.extent_shift);
-        // A row's bit is the changes'.
-        extents * (layout.extent_bytes() as u64 + (2 << layout.extent_shift) / 8)
+        let mut left = u64::from(self.room - self.live);
+        let (mut room, mut bytes) = (self.room, 0);
+        while left < new {
+            let rows = 1u32 << place(room).1;
+            room = room.saturating_add(rows);
+            left += u64::from(rows);
+            // A row's bit is the changes', whose list may double.
+            bytes += layout.extent_bytes(rows as usize) as u64 + u64::from(rows) / 4;
+        }
+        bytes
     }
 
     /// The places of row `row`, which was allocated.
     #[inline(always)]
     pub fn row(&self, layout: &Layout, row: u32) -> Row {
-        let within = (row & ((1 << layout.extent_shift) - 1)) as usize;
+        let (extent, _, within) = place(row);
         debug_assert!(row < self.next);
         // SAFETY: allocated row numbers have their extent, and both strides stay within it.
         unsafe {
-            let boundary = *self
-                .extents
-                .get_unchecked((row >> layout.extent_shift) as usize);
+            let boundary = *self.extents.get_unchecked(extent);
             Row {
                 values: boundary.add(within * layout.value_stride),
                 side: boundary.sub((within + 1) * layout.side_stride).cast(),
@@ -215,12 +234,14 @@ impl Rows {
             return Some((row, 0));
         }
         let mut pages = 0;
-        if self.next as usize >> layout.extent_shift == self.extents.len() {
+        if self.next == self.room {
             if self.next >= ROWS_A_SHARD {
                 return None;
             }
-            let (boundary, fresh) = source.take(layout)?;
+            let rows = 1 << place(self.next).1;
+            let (boundary, fresh) = source.take(layout, rows as usize)?;
             self.extents.push(boundary);
+            self.room += rows;
             pages = fresh;
         }
         let row = self.next;

@@ -297,7 +297,7 @@ impl Table {
             return Ok(());
         };
         // Most batches are far from it: an extent and a chunk for every key would still fit.
-        let careless = (self.shared.layout.extent_bytes() + CHUNK) * keys.len();
+        let careless = (self.shared.layout.extent_bytes(256) + CHUNK) * keys.len();
         if self.memory().total() + careless as u64 <= limit {
             return Ok(());
         }
