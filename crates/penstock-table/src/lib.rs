@@ -6,7 +6,9 @@
 mod batch;
 mod changes;
 mod config;
+mod epochs;
 mod error;
+mod group;
 pub mod half;
 pub mod hash;
 mod index;
@@ -16,6 +18,8 @@ mod lookup;
 mod memory;
 mod normal;
 mod optimizers;
+mod parts;
+mod room;
 mod rows;
 mod shard;
 mod simd;
@@ -29,15 +33,18 @@ pub use batch::{Pulled, Update};
 pub use config::{
     Admission, Bounds, Engine, Eviction, GradientRules, MAX_DIM, Missing, Score, TableConfig,
 };
+pub use epochs::Change;
 pub use error::{Result, TableError};
 pub use half::Dtype;
 pub use init::Init;
 pub use lookup::Extras;
 pub use optimizers::user::{UserCall, UserContext, UserFunction};
 pub use optimizers::{Column, Optimizer};
+pub use parts::RowParts;
+pub use room::Memory;
 pub use shard::Work;
 pub use simd::Level;
 pub use store::{Keys, Slot, Store};
 pub use sweep::{Cursor, Swept};
-pub use table::{Change, Clock, Memory, RowParts, Table};
+pub use table::{Clock, Table};
 pub use update::Updated;

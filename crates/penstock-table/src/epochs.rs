@@ -1,0 +1,124 @@
+//! Epochs of a table: what changed since, for whom it is kept, and when it is forgotten.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use crate::error::{Result, TableError};
+use crate::hash::unmix;
+use crate::index::SHARDS;
+use crate::parts::RowParts;
+use crate::rows::LOCATOR;
+use crate::table::Table;
+
+/// One key's newest operation since an epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Row(u64, RowParts),
+    Gone(u64),
+}
+
+impl Table {
+    /// Over the bound, epochs go whole, the oldest first: half an epoch could be told to nobody. The bound is the table's,
+    /// kept shard by shard.
+    pub(crate) fn bound_tombstones(&mut self) {
+        let most = self.shared.config.bounds.tombstones / SHARDS;
+        let over = self
+            .shards
+            .iter()
+            .filter_map(|shard| shard.changes.epoch_at_bound(most))
+            .max();
+        if let Some(epoch) = over {
+            self.forget(epoch + 1);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, before: u32) {
+        if before > self.clock.oldest {
+            self.clock.oldest = before;
+            self.shards
+                .iter_mut()
+                .for_each(|shard| shard.changes.forget(before));
+        }
+    }
+
+    /// Ends the epoch and returns the number of the next. What nobody registered for is forgotten.
+    pub fn flip(&mut self) -> u32 {
+        let epoch = self.clock.epoch;
+        match &self.pool {
+            Some(pool) => pool.install(|| {
+                self.shards
+                    .par_iter_mut()
+                    .for_each(|shard| shard.changes.freeze(epoch))
+            }),
+            None => self
+                .shards
+                .iter_mut()
+                .for_each(|shard| shard.changes.freeze(epoch)),
+        }
+        self.clock.epoch += 1;
+        self.release();
+        self.clock.epoch
+    }
+
+    /// Keeps changes for a consumer that has everything before `epoch` (or will take a full snapshot now).
+    pub fn register(&mut self, consumer: &str, epoch: u32) {
+        self.consumers.insert(consumer.into(), epoch);
+        self.release();
+    }
+
+    /// Keeps nothing more for a consumer.
+    pub fn unregister(&mut self, consumer: &str) {
+        self.consumers.remove(consumer);
+        self.release();
+    }
+
+    fn release(&mut self) {
+        let bound = self
+            .clock
+            .epoch
+            .saturating_sub(u32::try_from(self.shared.config.bounds.epochs).unwrap_or(u32::MAX));
+        let needed = self
+            .consumers
+            .values()
+            .copied()
+            .min()
+            .unwrap_or(self.clock.epoch);
+        self.forget(needed.min(self.clock.epoch).max(bound));
+    }
+
+    /// Every key changed in epoch `since` or later, once, by its newest operation; shard by shard.
+    pub fn changes(&self, since: u32, mut each: impl FnMut(Change)) -> Result<()> {
+        if since < self.clock.oldest {
+            return Err(TableError::FullSnapshotNeeded {
+                epoch: since,
+                oldest: self.clock.oldest,
+            });
+        }
+        for shard in &self.shards {
+            for number in shard.changes.rows_since(since) {
+                let row = shard.rows.row(&self.shared.layout, number);
+                // SAFETY: a row that was allocated; the shards are borrowed, so nobody writes.
+                let locator = unsafe { row.get(LOCATOR) };
+                if let Some(hash) = shard.buckets.hash_of(&self.shared.lines, locator, number) {
+                    each(Change::Row(unmix(hash), self.parts(row)));
+                }
+            }
+            let mut told = HashSet::new();
+            for hash in shard.changes.gone_since(since) {
+                if shard.buckets.find(&self.shared.lines, hash).is_none() && told.insert(hash) {
+                    each(Change::Gone(unmix(hash)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tombstones kept.
+    pub fn tombstones(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.changes.tombstones())
+            .sum()
+    }
+}
