@@ -3,14 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, Int64Builder, StringViewBuilder,
-    TimestampMicrosecondBuilder, UInt64Builder,
-};
-use arrow::datatypes::{DataType, Field as ArrowField, Schema, TimeUnit};
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field as ArrowField, Schema};
 
 use crate::chunk::Chunk;
+use crate::column::{Column, Value, arrow_type};
 use crate::error::{OnError, ReadError, Reject};
 use crate::reader::{Format, Parsed};
 use crate::record::{self, Dialect, Ending, Field};
@@ -34,18 +30,6 @@ pub struct CsvFormat {
     /// Which columns to build.
     pub wanted: Vec<bool>,
     pub on_error: OnError,
-}
-
-pub fn arrow_type(kind: Kind) -> DataType {
-    match kind {
-        Kind::Int => DataType::Int64,
-        Kind::UInt => DataType::UInt64,
-        Kind::Float => DataType::Float64,
-        Kind::Bool => DataType::Boolean,
-        Kind::Date => DataType::Date32,
-        Kind::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-        Kind::Str => DataType::Utf8View,
-    }
 }
 
 /// The text of the header's fields.
@@ -94,29 +78,30 @@ impl CsvFormat {
         raw: &'a [u8],
         quoted: bool,
         valid: bool,
-    ) -> Result<Value<'a>, Reason> {
+    ) -> Result<Held<'a>, Reason> {
         if !quoted && (raw.is_empty() || self.is_null(raw)) {
-            return Ok(Value::Null);
+            return Ok(Held::NULL);
         }
         if kind == Kind::Str {
             return match std::str::from_utf8(if valid { b"" } else { raw }) {
-                Ok(_) => Ok(Value::Str(raw)),
+                Ok(_) => Ok(Held::Text(raw)),
                 Err(_) => Err(Reason::Encoding),
             };
         }
         let text = scalar::trim(raw);
         if text.is_empty() {
-            return Ok(Value::Null);
+            return Ok(Held::NULL);
         }
         match kind {
             Kind::Int => scalar::int(text).map(Value::Int),
             Kind::UInt => scalar::uint(text).map(Value::UInt),
             Kind::Float => scalar::float(text).map(Value::Float),
             Kind::Bool => scalar::boolean(text).map(Value::Bool),
-            Kind::Date => scalar::date(text).map(Value::Date),
+            Kind::Date => scalar::date(text).map(|days| Value::Int(days.into())),
             Kind::Timestamp => scalar::timestamp(text).map(Value::Int),
             Kind::Str => None,
         }
+        .map(Held::Value)
         .ok_or(Reason::Type(kind))
     }
 
@@ -130,16 +115,15 @@ impl CsvFormat {
 
 /// A parsed field, held until its whole row is known to be good.
 #[derive(Clone, Copy)]
-enum Value<'a> {
-    Null,
-    Int(i64),
-    UInt(u64),
-    Float(f64),
-    Bool(bool),
-    Date(i32),
-    Str(&'a [u8]),
+enum Held<'a> {
+    Value(Value<'a>),
+    Text(&'a [u8]),
     /// A string whose doubled quotes must still be undone.
     Doubled(Field),
+}
+
+impl Held<'_> {
+    const NULL: Self = Held::Value(Value::Null);
 }
 
 enum Reason {
@@ -162,62 +146,20 @@ impl Reason {
     }
 }
 
-enum Column {
-    Int(Int64Builder),
-    UInt(UInt64Builder),
-    Float(Float64Builder),
-    Bool(BooleanBuilder),
-    Date(Date32Builder),
-    Timestamp(TimestampMicrosecondBuilder),
-    Str(StringViewBuilder),
-}
-
-impl Column {
-    fn new(kind: Kind) -> Self {
-        match kind {
-            Kind::Int => Column::Int(Int64Builder::new()),
-            Kind::UInt => Column::UInt(UInt64Builder::new()),
-            Kind::Float => Column::Float(Float64Builder::new()),
-            Kind::Bool => Column::Bool(BooleanBuilder::new()),
-            Kind::Date => Column::Date(Date32Builder::new()),
-            Kind::Timestamp => Column::Timestamp(TimestampMicrosecondBuilder::new()),
-            Kind::Str => Column::Str(StringViewBuilder::new()),
-        }
-    }
-
-    fn push(&mut self, value: Value<'_>, data: &[u8], quote: Option<u8>, scratch: &mut Vec<u8>) {
-        match (self, value) {
-            (Column::Int(b), Value::Int(v)) => b.append_value(v),
-            (Column::UInt(b), Value::UInt(v)) => b.append_value(v),
-            (Column::Float(b), Value::Float(v)) => b.append_value(v),
-            (Column::Bool(b), Value::Bool(v)) => b.append_value(v),
-            (Column::Date(b), Value::Date(v)) => b.append_value(v),
-            (Column::Timestamp(b), Value::Int(v)) => b.append_value(v),
-            (Column::Str(b), Value::Str(v)) => b.append_value(String::from_utf8_lossy(v)),
-            (Column::Str(b), Value::Doubled(field)) => {
-                b.append_value(String::from_utf8_lossy(record::text(
-                    data, field, quote, scratch,
-                )));
-            }
-            (Column::Int(b), _) => b.append_null(),
-            (Column::UInt(b), _) => b.append_null(),
-            (Column::Float(b), _) => b.append_null(),
-            (Column::Bool(b), _) => b.append_null(),
-            (Column::Date(b), _) => b.append_null(),
-            (Column::Timestamp(b), _) => b.append_null(),
-            (Column::Str(b), _) => b.append_null(),
-        }
-    }
-
-    fn finish(self) -> ArrayRef {
-        match self {
-            Column::Int(mut b) => Arc::new(b.finish()),
-            Column::UInt(mut b) => Arc::new(b.finish()),
-            Column::Float(mut b) => Arc::new(b.finish()),
-            Column::Bool(mut b) => Arc::new(b.finish()),
-            Column::Date(mut b) => Arc::new(b.finish()),
-            Column::Timestamp(mut b) => Arc::new(b.finish()),
-            Column::Str(mut b) => Arc::new(b.finish()),
+/// Append a field to its column.
+fn push(
+    column: &mut Column,
+    held: Held<'_>,
+    data: &[u8],
+    quote: Option<u8>,
+    scratch: &mut Vec<u8>,
+) {
+    match held {
+        Held::Value(value) => column.push(value),
+        Held::Text(raw) => column.push(Value::Str(&String::from_utf8_lossy(raw))),
+        Held::Doubled(field) => {
+            let raw = record::text(data, field, quote, scratch);
+            column.push(Value::Str(&String::from_utf8_lossy(raw)));
         }
     }
 }
@@ -275,7 +217,7 @@ impl Format for CsvFormat {
             .zip(&self.wanted)
             .map(|(c, wanted)| wanted.then(|| Column::new(c.kind)))
             .collect();
-        let mut row = vec![Value::Null; self.columns.len()];
+        let mut row = vec![Held::NULL; self.columns.len()];
         let (mut fields, mut scratch, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
         let (mut at, mut rows, mut line, mut counted) = (0, 0_usize, chunk.line, 0);
         while at < data.len() {
@@ -301,7 +243,7 @@ impl Format for CsvFormat {
                 ending == Ending::Whole && (whole_row.is_none() || self.on_error == OnError::Keep);
             if kept {
                 if mapping.len() != row.len() || fields.len() < mapping.len() {
-                    row.fill(Value::Null);
+                    row.fill(Held::NULL);
                 }
                 for (&field, &column) in fields.iter().zip(mapping) {
                     let kind = self.columns[column].kind;
@@ -311,12 +253,12 @@ impl Format for CsvFormat {
                         self.value(kind, &data[field.start..field.end], field.quoted, valid)
                     };
                     row[column] = match raw {
-                        Ok(Value::Str(_)) if field.doubled => Value::Doubled(field),
+                        Ok(Held::Text(_)) if field.doubled => Held::Doubled(field),
                         Ok(value) => value,
                         Err(reason) => {
                             let said = reason.sentence(&data[field.start..field.end]);
                             bad.get_or_insert((self.columns[column].name.clone(), said));
-                            Value::Null
+                            Held::NULL
                         }
                     };
                 }
@@ -326,13 +268,7 @@ impl Format for CsvFormat {
                 line += memchr::memchr_iter(b'\n', &data[counted..start]).count() as u64;
                 counted = start;
                 let reject = Reject::new(line, &column, reason, &data[start..next]);
-                if self.on_error == OnError::Fail {
-                    return Err(ReadError::Bad {
-                        file: chunk.file,
-                        reject,
-                    });
-                }
-                rejects.push(reject);
+                self.on_error.note(chunk.file, reject, &mut rejects)?;
                 if !kept || self.on_error == OnError::Drop {
                     continue;
                 }
@@ -340,23 +276,12 @@ impl Format for CsvFormat {
             rows += 1;
             for (column, value) in columns.iter_mut().zip(&row) {
                 if let Some(column) = column {
-                    column.push(*value, data, self.dialect.quote, &mut scratch);
+                    push(column, *value, data, self.dialect.quote, &mut scratch);
                 }
             }
         }
         let arrays = columns.into_iter().flatten().map(Column::finish).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(self.schema(), arrays, &options).map_err(
-            |error| ReadError::Damaged {
-                file: chunk.file,
-                reason: error.to_string(),
-            },
-        )?;
-        Ok(Parsed {
-            file: chunk.file,
-            batch,
-            rejects,
-        })
+        Parsed::new(chunk.file, self.schema(), arrays, rows, rejects)
     }
 }
 

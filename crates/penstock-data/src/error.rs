@@ -10,6 +10,22 @@ pub enum OnError {
     Keep,
 }
 
+impl OnError {
+    /// Put a bad row with the others, or stop at it.
+    pub(crate) fn note(
+        self,
+        file: usize,
+        reject: Reject,
+        rejects: &mut Vec<Reject>,
+    ) -> Result<(), ReadError> {
+        if self == OnError::Fail {
+            return Err(ReadError::Bad { file, reject });
+        }
+        rejects.push(reject);
+        Ok(())
+    }
+}
+
 /// One rejected row: its line (1-based; of the record's first line), the column ("" = the whole row), why, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {

@@ -1,9 +1,10 @@
 //! Text formats in, Arrow batches out: CSV, JSON lines, plain text and libsvm, with a stream of rejected rows.
 //!
 //! `source` decompresses and decodes, `chunk` cuts whole records, a `Format` (`csv`, `json`, `text`, `libsvm`) parses
-//! a chunk on any thread, `reader` keeps the order. Start with `reader`.
+//! a chunk on any thread into a `column` a field, `reader` keeps the order. Start with `reader`.
 
 pub mod chunk;
+mod column;
 pub mod csv;
 pub mod error;
 pub mod infer;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use arrow::record_batch::RecordBatch;
+use arrow::array::ArrayRef;
+use arrow::datatypes::Schema;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 use crate::chunk::{Chunk, Chunker};
 use crate::error::{ReadError, Reject};
@@ -25,6 +27,31 @@ pub struct Parsed {
     pub file: usize,
     pub batch: RecordBatch,
     pub rejects: Vec<Reject>,
+}
+
+impl Parsed {
+    /// The columns of one chunk made a batch; `rows` counts them also where no column is wanted.
+    pub(crate) fn new(
+        file: usize,
+        schema: Arc<Schema>,
+        columns: Vec<ArrayRef>,
+        rows: usize,
+        rejects: Vec<Reject>,
+    ) -> Result<Parsed, ReadError> {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch =
+            RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| {
+                ReadError::Damaged {
+                    file,
+                    reason: error.to_string(),
+                }
+            })?;
+        Ok(Parsed {
+            file,
+            batch,
+            rejects,
+        })
+    }
 }
 
 /// A text format: how records are cut, and how a chunk of them becomes a batch.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::StringViewBuilder;
+use arrow::array::{Array, StringViewBuilder};
 use arrow::datatypes::{DataType, Field, Schema};
-use arrow::record_batch::RecordBatch;
 
 use crate::chunk::Chunk;
 use crate::error::{OnError, ReadError, Reject};
@@ -34,30 +33,22 @@ impl Format for TextFormat {
                 Err(_) => {
                     let reason = "the line is not valid in the file's encoding".to_owned();
                     let reject = Reject::new(line, "value", reason, raw);
-                    match self.on_error {
-                        OnError::Fail => {
-                            return Err(ReadError::Bad {
-                                file: chunk.file,
-                                reject,
-                            });
-                        }
-                        OnError::Drop => {}
-                        OnError::Keep => values.append_null(),
+                    self.on_error.note(chunk.file, reject, &mut rejects)?;
+                    if self.on_error == OnError::Keep {
+                        values.append_null();
                     }
-                    rejects.push(reject);
                 }
             }
         }
         let schema = Schema::new(vec![Field::new("value", DataType::Utf8View, true)]);
-        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(values.finish())])
-            .map_err(|error| ReadError::Damaged {
-                file: chunk.file,
-                reason: error.to_string(),
-            })?;
-        Ok(Parsed {
-            file: chunk.file,
-            batch,
+        let column = values.finish();
+        let rows = column.len();
+        Parsed::new(
+            chunk.file,
+            Arc::new(schema),
+            vec![Arc::new(column)],
+            rows,
             rejects,
-        })
+        )
     }
 }
