@@ -1,7 +1,7 @@
 //! Algorithms that never touch Python per row: sparse logistic regression, linear SVM, FP-growth.
 //!
 //! In: plain slices. Out: weights, itemsets, rules. Every result is the same bits at any thread count.
-//! Read `logistic.rs` first.
+//! Read `logistic` first.
 
 pub mod fields;
 pub mod fptree;
