@@ -1,0 +1,92 @@
+//! The batches of a reader as Python iterates over them, and what stops it as an exception.
+
+use std::sync::Mutex;
+
+use arrow::array::RecordBatch;
+use arrow::pyarrow::PyArrowType;
+use penstock_data::reader::Parsed;
+use penstock_data::source::Encoding;
+use penstock_data::{Format, ReadError, Reader};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::files::{PyFile, open};
+
+/// A row as it was rejected: line, column, reason, text.
+type Rejected = (u64, String, String, String);
+
+type Batches = Box<dyn Iterator<Item = Result<Parsed, ReadError>> + Send>;
+
+/// The file's index, its rows, and the rows left out.
+type Given = (usize, PyArrowType<RecordBatch>, Vec<Rejected>);
+
+/// Iterates over (file index, batch, rejected rows), in the files' order.
+#[pyclass(frozen)]
+pub(super) struct BatchReader(Mutex<Batches>);
+
+impl BatchReader {
+    /// Read `files` one after another.
+    pub(super) fn open<F: Format>(
+        format: F,
+        files: Vec<PyFile>,
+        encoding: Encoding,
+        threads: usize,
+    ) -> Self {
+        let files = files.into_iter().map(open).collect();
+        Self(Mutex::new(Box::new(Reader::new(
+            format, files, encoding, threads,
+        ))))
+    }
+}
+
+#[pymethods]
+impl BatchReader {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Given>> {
+        let next = py.detach(|| {
+            self.0
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .next()
+        });
+        let parsed = next.transpose().map_err(to_py)?;
+        Ok(parsed.map(|p| {
+            let rejects = p
+                .rejects
+                .into_iter()
+                .map(|r| (r.line, r.column, r.reason, r.text))
+                .collect();
+            (p.file, PyArrowType(p.batch), rejects)
+        }))
+    }
+}
+
+pub(super) fn to_py(error: ReadError) -> PyErr {
+    let none = String::new;
+    match error {
+        ReadError::Io { file, error } => {
+            let number = error.raw_os_error().unwrap_or(0);
+            PyValueError::new_err(("io", file, number, none(), error.to_string(), none()))
+        }
+        ReadError::Damaged { file, reason } => {
+            PyValueError::new_err(("damaged", file, 0, none(), reason, none()))
+        }
+        ReadError::TooLong { file, line, max } => {
+            PyValueError::new_err(("long", file, line, none(), max.to_string(), none()))
+        }
+        ReadError::Header { file, reason } => {
+            PyValueError::new_err(("header", file, 1, none(), reason, none()))
+        }
+        ReadError::Bad { file, reject } => PyValueError::new_err((
+            "bad",
+            file,
+            reject.line,
+            reject.column,
+            reject.reason,
+            reject.text,
+        )),
+    }
+}
