@@ -377,10 +377,8 @@ fn freed_rows_are_used_again() {
         bytes.push(table.memory().total());
         assert_eq!(table.rows(), 10_000);
     }
-    assert!(
-        bytes.last() < bytes.get(3).map(|bytes| bytes + bytes / 10).as_ref(),
-        "{bytes:?}"
-    );
+    // Each day's keys fall a little differently on shards and buckets, so the peaks creep towards their limit.
+    assert!(bytes[18] < bytes[9] + bytes[9] / 20, "{bytes:?}");
 }
 
 unsafe extern "C" fn drop_small_counts(
