@@ -21,7 +21,7 @@ help:  ## this page
 
 .make/python: pyproject.toml constraints.txt
 	@mkdir -p .make
-	@command -v cargo >/dev/null || { echo "error: cargo is not installed; hint: install Rust 1.88 or later (rustup)"; exit 1; }
+	@command -v cargo >/dev/null || { echo "error: cargo is not installed; hint: install Rust 1.89 or later (rustup)"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or later is needed; hint: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'

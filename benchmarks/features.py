@@ -9,6 +9,7 @@ value with ours. `one_row` is the time of a single row of 40 slots through the P
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -116,9 +117,14 @@ def one_row(plan: Plan, row: dict[str, Any], calls: int = 20_000) -> float:
     return (time.perf_counter() - started) / calls * 1e6
 
 
+def own_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", default="", help="peers, by comma (spark_udf and sklearn take an hour for 2M rows)")
+    parser.add_argument("--rows", type=int, default=0, help="rows of the table (default 2,000,000; --quick 30,000)")
+
+
 def main() -> None:
-    options = harness.arguments(__doc__, lambda p: p.add_argument("--only", default="", help="peers, by comma"))
-    rows = 200_000 if options.quick else 2_000_000
+    options = harness.arguments(__doc__, own_arguments)
+    rows = options.rows or (30_000 if options.quick else 2_000_000)
     threads = 2
     path = table(rows)
     folder = Path(tempfile.mkdtemp(prefix="bench-features-"))

@@ -119,11 +119,13 @@ def test_a_row_of_python_values_is_a_row_of_arrow() -> None:
     compiled = plan(*items)
     batch = pa.RecordBatch.from_pylist([row])
     mapped = compiled.apply(batch).to_pylist()[0]
-    assert {name: keys for name, keys, _, _ in compiled.apply_row(row)} == mapped
+    keys, weights, dense = compiled.apply_row(row)
+    assert dict(zip(mapped, keys, strict=True)) == mapped
+    assert weights == [None] * len(mapped) and dense == []
     assert mapped["hour"] == [20 << 52 | (6 * 24 + 5)], "half past eleven on Saturday is five on Sunday in Kolkata"
     naive = {**row, "at": row["at"].replace(tzinfo=None)}  # type: ignore[attr-defined]
     assert compiled.apply_row(naive) == compiled.apply_row(row)
-    assert all(keys == [] for _, keys, _, _ in compiled.apply_row({})), "a column left out is null"
+    assert compiled.apply_row({})[0] == [[]] * len(mapped), "a column left out is null"
 
 
 def test_a_bad_row_is_an_error_with_its_place_or_is_left_out() -> None:
@@ -215,4 +217,4 @@ def test_explain_says_what_each_key_stands_for() -> None:
         ("cross", "city=Paris × price_b=12.5 in [10, 50)"),
         ("none", "null"),
     ]
-    assert [[key] for _, key, _, _ in found] == [keys for _, keys, _, _ in compiled.apply_row(row)]
+    assert [[key] for _, key, _, _ in found] == compiled.apply_row(row)[0]

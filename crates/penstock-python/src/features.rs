@@ -153,9 +153,8 @@ struct PyPlan {
 
 struct Names {
     columns: Vec<Py<PyString>>,
-    /// Each slot, and whether it is weighted.
-    slots: Vec<(Py<PyString>, bool)>,
-    dense: Vec<Py<PyString>>,
+    /// Whether each slot is weighted.
+    weighted: Vec<bool>,
 }
 
 impl Names {
@@ -163,11 +162,7 @@ impl Names {
         let name = |text: &str| PyString::intern(py, text).unbind();
         Self {
             columns: plan.columns().iter().map(|column| name(column)).collect(),
-            slots: plan
-                .slots()
-                .map(|slot| (name(slot), plan.is_weighted(slot)))
-                .collect(),
-            dense: plan.dense().map(name).collect(),
+            weighted: plan.slots().map(|slot| plan.is_weighted(slot)).collect(),
         }
     }
 }
@@ -282,15 +277,14 @@ impl PyPlan {
         values.to_pyarrow(py)
     }
 
-    /// Map one row: a tuple (name, keys, weights, dense) a slot and a dense, in file order, slots first.
+    /// Map one row: (keys, weights, dense), the first two with an entry a slot, the last with one a dense, in file order.
     ///
-    /// A column that the row lacks is null. Slots: keys is a list, weights a list or None (not weighted), dense None;
-    /// dense: the number, keys and weights None.
+    /// A column that the row lacks is null. The weights of a slot that is not weighted are None.
     fn apply_row<'py>(
         &self,
         py: Python<'py>,
         row: &Bound<'py, PyDict>,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>)> {
         let row = Row::read(&self.names.columns, row)?;
         let arena = row.lists();
         let values = row.values(&arena);
@@ -301,21 +295,16 @@ impl PyPlan {
             .plan
             .apply_row(&values, scratch)
             .map_err(|error| apply_error(py, error))?;
-        let found = PyList::empty(py);
-        let none = || py.None();
-        for ((name, weighted), slot) in self.names.slots.iter().zip(&mapped.slots) {
-            let keys = PyList::new(py, &slot.keys)?;
-            let weights = if *weighted {
-                PyList::new(py, &slot.weights)?.into_any().unbind()
+        let (keys, weights) = (PyList::empty(py), PyList::empty(py));
+        for (weighted, slot) in self.names.weighted.iter().zip(&mapped.slots) {
+            keys.append(PyList::new(py, &slot.keys)?)?;
+            if *weighted {
+                weights.append(PyList::new(py, &slot.weights)?)?;
             } else {
-                none()
-            };
-            found.append((name, keys, weights, none()))?;
+                weights.append(py.None())?;
+            }
         }
-        for (name, number) in self.names.dense.iter().zip(&mapped.dense) {
-            found.append((name, none(), none(), number))?;
-        }
-        Ok(found)
+        Ok((keys, weights, PyList::new(py, &mapped.dense)?))
     }
 
     /// What each key of a row means: (slot, key, text, weight) a key, in file order.

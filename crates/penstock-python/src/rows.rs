@@ -9,20 +9,20 @@ use pyo3::types::{
 };
 
 /// A Python row, holding on to what the kernel borrows.
-pub(crate) struct Row {
-    values: Vec<Held>,
+pub(crate) struct Row<'py> {
+    values: Vec<Held<'py>>,
 }
 
-enum Held {
-    Scalar(Owned),
-    List(Vec<Owned>),
+enum Held<'py> {
+    Scalar(Scalar<'py>),
+    List(Vec<Scalar<'py>>),
 }
 
-/// A Python scalar, copied out so that the kernel can work without the interpreter's lock.
-enum Owned {
+/// A Python scalar; strings and bytes stay where Python has them.
+enum Scalar<'py> {
     Null,
-    Text(String),
-    Binary(Vec<u8>),
+    Text(Bound<'py, PyString>),
+    Binary(Bound<'py, PyBytes>),
     Int(i64),
     UInt(u64),
     Float(f64),
@@ -31,10 +31,10 @@ enum Owned {
     Time(i64),
 }
 
-impl Row {
-    pub(crate) fn read(columns: &[Py<PyString>], row: &Bound<'_, PyDict>) -> PyResult<Self> {
+impl<'py> Row<'py> {
+    pub(crate) fn read(columns: &[Py<PyString>], row: &Bound<'py, PyDict>) -> PyResult<Self> {
         let value = |name: &Py<PyString>| match row.get_item(name)? {
-            None => Ok(Held::Scalar(Owned::Null)),
+            None => Ok(Held::Scalar(Scalar::Null)),
             Some(value) => held(&value).map_err(|error| {
                 PyValueError::new_err(format!("column '{name}': {}", error.value(row.py())))
             }),
@@ -46,9 +46,9 @@ impl Row {
 
     /// The elements of the columns that are lists; no elements for the others.
     pub(crate) fn lists(&self) -> Vec<Vec<Value<'_>>> {
-        fn list(held: &Held) -> Vec<Value<'_>> {
+        fn list<'r>(held: &'r Held<'_>) -> Vec<Value<'r>> {
             match held {
-                Held::List(elements) => elements.iter().map(Owned::value).collect(),
+                Held::List(elements) => elements.iter().map(Scalar::value).collect(),
                 Held::Scalar(_) => Vec::new(),
             }
         }
@@ -56,31 +56,32 @@ impl Row {
     }
 
     pub(crate) fn values<'r>(&'r self, lists: &'r [Vec<Value<'r>>]) -> Vec<Value<'r>> {
-        let value = |(held, list): (&'r Held, &'r Vec<Value<'r>>)| match held {
-            Held::Scalar(owned) => owned.value(),
+        let value = |(held, list): (&'r Held<'py>, &'r Vec<Value<'r>>)| match held {
+            Held::Scalar(scalar) => scalar.value(),
             Held::List(_) => Value::List(list),
         };
         self.values.iter().zip(lists).map(value).collect()
     }
 }
 
-impl Owned {
+impl Scalar<'_> {
     fn value(&self) -> Value<'_> {
         match self {
-            Owned::Null => Value::Null,
-            Owned::Text(text) => Value::Text(text),
-            Owned::Binary(bytes) => Value::Binary(bytes),
-            Owned::Int(v) => Value::Int(*v),
-            Owned::UInt(v) => Value::UInt(*v),
-            Owned::Float(v) => Value::Float(*v),
-            Owned::Bool(v) => Value::Bool(*v),
-            Owned::Date(v) => Value::Date(*v),
-            Owned::Time(v) => Value::Time(*v),
+            Scalar::Null => Value::Null,
+            // `scalar` saw to it that it has a UTF-8 form.
+            Scalar::Text(text) => Value::Text(text.to_str().unwrap_or_default()),
+            Scalar::Binary(bytes) => Value::Binary(bytes.as_bytes()),
+            Scalar::Int(v) => Value::Int(*v),
+            Scalar::UInt(v) => Value::UInt(*v),
+            Scalar::Float(v) => Value::Float(*v),
+            Scalar::Bool(v) => Value::Bool(*v),
+            Scalar::Date(v) => Value::Date(*v),
+            Scalar::Time(v) => Value::Time(*v),
         }
     }
 }
 
-fn held(value: &Bound<'_, PyAny>) -> PyResult<Held> {
+fn held<'py>(value: &Bound<'py, PyAny>) -> PyResult<Held<'py>> {
     if let Ok(list) = value.cast::<PyList>() {
         return Ok(Held::List(
             list.iter()
@@ -100,32 +101,33 @@ fn held(value: &Bound<'_, PyAny>) -> PyResult<Held> {
 }
 
 /// bool before int and datetime before date, of which they are subclasses.
-fn scalar(value: &Bound<'_, PyAny>) -> PyResult<Owned> {
+fn scalar<'py>(value: &Bound<'py, PyAny>) -> PyResult<Scalar<'py>> {
     if value.is_none() {
-        return Ok(Owned::Null);
+        return Ok(Scalar::Null);
     }
     if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Owned::Text(text.to_str()?.to_owned()));
+        text.to_str()?;
+        return Ok(Scalar::Text(text.clone()));
     }
     if let Ok(v) = value.cast::<PyBool>() {
-        return Ok(Owned::Bool(v.is_true()));
+        return Ok(Scalar::Bool(v.is_true()));
     }
     if value.is_instance_of::<PyInt>() {
         return integer(value);
     }
     if let Ok(v) = value.cast::<PyFloat>() {
-        return Ok(Owned::Float(v.value()));
+        return Ok(Scalar::Float(v.value()));
     }
     if let Ok(bytes) = value.cast::<PyBytes>() {
-        return Ok(Owned::Binary(bytes.as_bytes().to_vec()));
+        return Ok(Scalar::Binary(bytes.clone()));
     }
     if let Ok(moment) = value.cast::<PyDateTime>() {
-        return micros(moment).map(Owned::Time);
+        return micros(moment).map(Scalar::Time);
     }
     if let Ok(date) = value.cast::<PyDate>() {
         let ordinal: i32 = date.call_method0("toordinal")?.extract()?;
         // Python counts days from the year 1.
-        return Ok(Owned::Date(ordinal - 719_163));
+        return Ok(Scalar::Date(ordinal - 719_163));
     }
     // numpy's scalars and their like say what they are by these methods.
     if value.hasattr("__index__")? {
@@ -140,12 +142,12 @@ fn scalar(value: &Bound<'_, PyAny>) -> PyResult<Owned> {
     )))
 }
 
-fn integer(value: &Bound<'_, PyAny>) -> PyResult<Owned> {
+fn integer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Scalar<'py>> {
     if let Ok(v) = value.extract::<i64>() {
-        return Ok(Owned::Int(v));
+        return Ok(Scalar::Int(v));
     }
     match value.extract::<u64>() {
-        Ok(v) => Ok(Owned::UInt(v)),
+        Ok(v) => Ok(Scalar::UInt(v)),
         Err(_) => Err(PyValueError::new_err(format!(
             "{value} does not fit in 64 bits"
         ))),

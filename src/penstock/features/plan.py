@@ -161,7 +161,9 @@ class Plan:
     ) -> list[tuple[str, list[int] | None, list[float] | None, float | None]]:
         """Map one row: (name, keys, weights, dense) an output, in order. A column left out is null."""
         with _explained():
-            return list(self.kernel.apply_row(dict(row)))
+            keys, weights, dense = self.kernel.apply_row(dict(row))
+        slots = [(name, keys[i], weights[i], None) for i, name in enumerate(self.slots)]
+        return [*slots, *((name, None, None, number) for name, number in zip(self.dense, dense, strict=True))]
 
     def explain_row(self, row: Mapping[str, object]) -> list[tuple[str, int, str, float]]:
         """(slot, key, what the key stands for, weight) of one row, in output order."""
