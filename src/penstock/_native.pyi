@@ -79,7 +79,7 @@ class Plan:
 
 def hash_column(array: pa.Array[Any], seed: int = 0) -> pa.UInt64Array: ...
 
-# --- text formats (crates/penstock-python/src/data.rs) --------------------------------------------------------------
+# --- text formats (crates/penstock-python/src/data/) --------------------------------------------------------------
 
 _File = tuple[str, Callable[[], Any] | None]
 
