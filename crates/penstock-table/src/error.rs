@@ -13,6 +13,9 @@ pub enum TableError {
         found: usize,
         expected: usize,
     },
+    /// Keys that are not cut into bags as they should be.
+    #[error("slot {slot}: {what}")]
+    Bag { slot: u32, what: String },
     #[error("the gradient of element {position} (key {key}) is not finite")]
     NotFinite { position: usize, key: u64 },
     /// Nothing of the batch was applied.

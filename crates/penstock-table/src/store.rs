@@ -19,7 +19,7 @@ pub enum Keys {
 }
 
 impl Keys {
-    const fn mask(self) -> u64 {
+    pub(crate) const fn mask(self) -> u64 {
         match self {
             Keys::Mapped => (1 << 52) - 1,
             Keys::Raw => u64::MAX,

@@ -1,0 +1,273 @@
+//! Pooling and its gradient, against the sums written out.
+
+use penstock_table::{
+    Bag, Engine, Init, Keys, Optimizer, Pooling, Staged, Store, TableConfig, TableError,
+};
+
+const POOLINGS: [Pooling; 3] = [Pooling::Sum, Pooling::Mean, Pooling::Sqrtn];
+
+/// Two tables, of 3 and of 20 columns; slots 1 and 2 share the first.
+fn store() -> Store {
+    let mut store = Store::default();
+    for (name, dim) in [("items", 3), ("cities", 20)] {
+        let mut config = TableConfig::new(name, dim, Optimizer::Sgd, 0.5);
+        config.init = Init::Uniform {
+            low: -1.0,
+            high: 1.0,
+        };
+        store.add_table(config, Engine::default()).unwrap();
+    }
+    for (slot, table) in [(1, 0), (2, 0), (3, 1)] {
+        store.add_slot(slot, table, Keys::Raw).unwrap();
+    }
+    store
+}
+
+struct Made {
+    keys: Vec<u64>,
+    offsets: Vec<i64>,
+    weights: Option<Vec<f32>>,
+}
+
+impl Made {
+    /// Bags of 0 to 4 keys, now and then one longer than what is read at a time.
+    fn new(slot: u32, samples: usize, weighted: bool) -> Made {
+        let (mut keys, mut offsets) = (Vec::new(), vec![0]);
+        for sample in 0..samples as u64 {
+            let length = if sample == 7 {
+                2_500
+            } else {
+                (sample + u64::from(slot)) % 5
+            };
+            keys.extend((0..length).map(|i| (sample * 31 + i * 7) % 97 << 40));
+            offsets.push(keys.len() as i64);
+        }
+        let weights = weighted.then(|| (0..keys.len()).map(|i| (i % 7) as f32 * 0.25).collect());
+        Made {
+            keys,
+            offsets,
+            weights,
+        }
+    }
+
+    fn bag(&self, slot: u32) -> Bag<'_> {
+        Bag {
+            slot,
+            keys: &self.keys,
+            offsets: &self.offsets,
+            weights: self.weights.as_deref(),
+        }
+    }
+
+    fn factor(&self, sample: usize, pooling: Pooling) -> f32 {
+        let range = self.offsets[sample] as usize..self.offsets[sample + 1] as usize;
+        let weights: Vec<f32> = range
+            .map(|at| self.weights.as_ref().map_or(1.0, |w| w[at]))
+            .collect();
+        let divisor = match pooling {
+            Pooling::Sum => 1.0,
+            Pooling::Mean => weights.iter().sum::<f32>(),
+            Pooling::Sqrtn => weights.iter().map(|w| w * w).sum::<f32>().sqrt(),
+        };
+        if divisor == 0.0 { 0.0 } else { 1.0 / divisor }
+    }
+}
+
+fn made(samples: usize) -> Vec<(u32, Made)> {
+    vec![
+        (1, Made::new(1, samples, false)),
+        (3, Made::new(3, samples, true)),
+        (2, Made::new(2, samples, true)),
+    ]
+}
+
+fn bags(made: &[(u32, Made)]) -> Vec<Bag<'_>> {
+    made.iter().map(|(slot, made)| made.bag(*slot)).collect()
+}
+
+#[test]
+fn pooled_rows_are_their_weighted_sums_on_any_number_of_threads() {
+    let (store, made, samples) = (store(), made(50), 50);
+    for pooling in POOLINGS {
+        let mut out = vec![f32::NAN; samples * 26];
+        store.pool(&bags(&made), pooling, 1, &mut out).unwrap();
+        let mut expected = Vec::new();
+        for sample in 0..samples {
+            for (slot, made) in &made {
+                let dim = if *slot == 3 { 20 } else { 3 };
+                let mut sum = vec![0.0; dim];
+                for at in made.offsets[sample] as usize..made.offsets[sample + 1] as usize {
+                    let mut row = vec![0.0; dim];
+                    store.lookup(*slot, &made.keys[at..=at], &mut row).unwrap();
+                    let weight = made.weights.as_ref().map_or(1.0, |w| w[at]);
+                    sum.iter_mut()
+                        .zip(row)
+                        .for_each(|(sum, value)| *sum += weight * value);
+                }
+                expected.extend(sum.iter().map(|value| value * made.factor(sample, pooling)));
+            }
+        }
+        assert_eq!(out, expected, "{pooling:?}");
+        for threads in [2, 7, 64] {
+            let mut again = vec![f32::NAN; samples * 26];
+            store
+                .pool(&bags(&made), pooling, threads, &mut again)
+                .unwrap();
+            assert_eq!(again, out, "{threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_step_gives_each_key_the_sum_of_its_gradients_and_shared_slots_share() {
+    for pooling in POOLINGS {
+        let (mut store, made, samples) = (store(), made(20), 20);
+        let before = store_values(&store, &made);
+        let grads: Vec<f32> = (0..samples * 26).map(|i| (i % 13) as f32 - 6.0).collect();
+        let mut staged = Staged::default();
+        store
+            .stage(&bags(&made), pooling, &grads, &mut staged)
+            .unwrap();
+        assert_eq!(
+            store_values(&store, &made),
+            before,
+            "staging changes nothing"
+        );
+        store.step(&mut staged, 100).unwrap();
+        assert!(staged.is_empty());
+        // SGD of rate 0.5 on each table's summed gradient.
+        for (slot, first, dim) in [(1_u32, 0, 3), (3, 3, 20)] {
+            let key = 31 << 40;
+            let mut sum = vec![0.0_f64; dim];
+            let mut column = 0;
+            for (own, made) in &made {
+                let width = if *own == 3 { 20 } else { 3 };
+                if (*own == 3) == (slot == 3) {
+                    for sample in 0..samples {
+                        for at in made.offsets[sample] as usize..made.offsets[sample + 1] as usize {
+                            if made.keys[at] == key {
+                                let weight = made.weights.as_ref().map_or(1.0, |w| w[at]);
+                                let factor = made.factor(sample, pooling) * weight;
+                                for (e, sum) in sum.iter_mut().enumerate() {
+                                    *sum += f64::from(factor * grads[sample * 26 + column + e]);
+                                }
+                            }
+                        }
+                    }
+                }
+                column += width;
+            }
+            let at = before
+                .iter()
+                .position(|(s, k, _)| *s == slot && *k == key)
+                .unwrap();
+            let mut row = vec![0.0; dim];
+            store.lookup(slot, &[key], &mut row).unwrap();
+            for e in 0..dim {
+                let expected = f64::from(before[at].2[e]) - 0.5 * sum[e];
+                assert!(
+                    (f64::from(row[e]) - expected).abs() <= 1e-3 * expected.abs().max(1.0),
+                    "{pooling:?} {first}"
+                );
+            }
+        }
+    }
+}
+
+fn store_values(store: &Store, made: &[(u32, Made)]) -> Vec<(u32, u64, Vec<f32>)> {
+    let mut found = Vec::new();
+    for (slot, made) in made {
+        for key in &made.keys {
+            let mut row = vec![0.0; if *slot == 3 { 20 } else { 3 }];
+            store.lookup(*slot, &[*key], &mut row).unwrap();
+            found.push((*slot, *key, row));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_global_norm_is_of_each_key_once() {
+    let store = store();
+    let (keys, offsets) = ([5, 5, 6], [0, 2, 3]);
+    let bag = Bag {
+        slot: 1,
+        keys: &keys,
+        offsets: &offsets,
+        weights: None,
+    };
+    let mut staged = Staged::default();
+    store
+        .stage(
+            &[bag],
+            Pooling::Sum,
+            &[1.0, 0.0, 0.0, 0.0, 3.0, 0.0],
+            &mut staged,
+        )
+        .unwrap();
+    assert_eq!(staged.square_sum(&[3, 20]), 2.0 * 2.0 + 3.0 * 3.0);
+    staged.scale(0.5);
+    assert_eq!(staged.square_sum(&[3, 20]), (2.0 * 2.0 + 3.0 * 3.0) / 4.0);
+}
+
+#[test]
+fn bags_that_make_no_sense_are_refused_by_name_and_bad_gradients_change_nothing() {
+    let mut store = store();
+    let keys = [1, 2, 3];
+    let refused = |offsets: &[i64], weights: Option<&[f32]>| {
+        let bag = Bag {
+            slot: 1,
+            keys: &keys,
+            offsets,
+            weights,
+        };
+        store
+            .pool(&[bag], Pooling::Sum, 1, &mut [0.0; 6])
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(refused(&[], None), "slot 1: the first offset must be 0");
+    assert_eq!(refused(&[1, 3], None), "slot 1: the first offset must be 0");
+    assert_eq!(
+        refused(&[0, 2], None),
+        "slot 1: the last offset is 2, and there are 3 keys"
+    );
+    assert_eq!(
+        refused(&[0, 2, 1, 3], None),
+        "slot 1: offset 2 is below the one before it"
+    );
+    assert_eq!(
+        refused(&[0, 1, 3], Some(&[1.0])),
+        "slot 1: 1 weights for 3 keys"
+    );
+    let bag = Bag {
+        slot: 1,
+        keys: &keys,
+        offsets: &[0, 3],
+        weights: None,
+    };
+    let mut staged = Staged::default();
+    store
+        .stage(&[bag], Pooling::Sum, &[1.0, f32::NAN, 0.0], &mut staged)
+        .unwrap();
+    assert!(!staged.is_finite());
+    let error = store.step(&mut staged, 0).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TableError::NotFinite {
+                position: 0,
+                key: 1
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(store.tables()[0].rows(), 0);
+    let empty = Bag {
+        slot: 3,
+        keys: &[],
+        offsets: &[0],
+        weights: None,
+    };
+    store.pool(&[empty], Pooling::Mean, 2, &mut []).unwrap();
+}
