@@ -8,6 +8,7 @@ pub mod fptree;
 pub mod itemsets;
 pub mod key_table;
 pub mod logistic;
+pub mod online;
 pub mod rules;
 pub mod svm;
 

@@ -1,0 +1,217 @@
+//! Rows in place: a trainer with a step of its own finds each key of a batch once, then reads and writes its row there.
+//!
+//! The general `lookup` and `update` copy values out and gradients in, count and stamp. What lies here is for an owner
+//! that does all of that itself, or does not need it: rows found this way are neither counted, stamped nor marked as
+//! changed after they were made, and the table is not swept while places are held.
+
+use crate::config::{Admission, Engine, TableConfig};
+use crate::error::{Result, TableError};
+use crate::half::Dtype;
+use crate::hash::mix;
+use crate::index::Home;
+use crate::line::{Line, Search, prefetch};
+use crate::lookup::shard_of;
+use crate::shard::{Inserting, Shard, Shared};
+use crate::simd::at_each_level;
+use crate::table::Table;
+
+/// Keys whose index lines are on their way while others are looked at.
+const AHEAD: usize = 32;
+const BLOCK: usize = 256;
+
+/// Where a row's fp32 values lie, or nowhere. Rows never move: a place is good as long as its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(*mut f32);
+
+// SAFETY: an address; who may read or write through it is decided by its users.
+unsafe impl Send for Place {}
+// SAFETY: as above.
+unsafe impl Sync for Place {}
+
+impl Place {
+    pub const NONE: Place = Place(std::ptr::null_mut());
+
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The first of the row's `dim` values.
+    #[inline(always)]
+    pub fn values(self) -> *mut f32 {
+        self.0
+    }
+
+    /// A row outside any table: one that its owner keeps itself.
+    pub fn at(values: *mut f32) -> Place {
+        Place(values)
+    }
+}
+
+/// A table whose rows are read and written in place.
+pub struct Places {
+    table: Table,
+    inserting: Inserting,
+}
+
+impl Places {
+    /// Values must be fp32, and nothing may evict.
+    pub fn new(config: TableConfig) -> Result<Places> {
+        let refuse = |what: &str| {
+            Err(TableError::Config {
+                table: config.name.clone(),
+                what: what.into(),
+            })
+        };
+        if config.dtype != Dtype::F32 {
+            return refuse("rows in place are fp32");
+        }
+        if !config.eviction.is_none() {
+            return refuse("rows in place cannot be evicted");
+        }
+        Ok(Places {
+            table: Table::new(config, Engine::default())?,
+            inserting: Inserting::default(),
+        })
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The place of each key; `Place::NONE` for a key without a row. The rows' first lines are asked for.
+    pub fn find(&self, keys: &[u64], places: &mut [Place]) {
+        assert_eq!(keys.len(), places.len());
+        let (shared, shards) = (&self.table.shared, &self.table.shards[..]);
+        for (keys, places) in keys.chunks(BLOCK).zip(places.chunks_mut(BLOCK)) {
+            // SAFETY: the table's level is available, the shards are all of them, lengths are equal.
+            unsafe { find(shared.level, shared, shards, keys, places) }
+        }
+    }
+
+    /// A sighting of a key: its row if it has one or this sighting admits it. The row is new as `config` says.
+    pub fn sight(&mut self, key: u64) -> Result<Place> {
+        let hash = mix(key);
+        let Table {
+            shared,
+            shards,
+            clock,
+            ..
+        } = &mut self.table;
+        let shard = &mut shards[shard_of(hash)];
+        if let Some(row) = shard.buckets.find(&shared.lines, hash) {
+            return Ok(Place(shard.rows.row(&shared.layout, row).values.cast()));
+        }
+        clock.sightings += 1;
+        match shared.config.admission {
+            Admission::Count {
+                least, halve_every, ..
+            } if least > 1 => {
+                let halvings = (clock.sightings / halve_every) as u32;
+                if shard.sketch.add(hash, 1, halvings) < least {
+                    return Ok(Place::NONE);
+                }
+            }
+            Admission::Probability(p) => {
+                let draw = mix(hash ^ clock.sightings) >> 11;
+                if draw as f64 >= p * (1u64 << 53) as f64 {
+                    return Ok(Place::NONE);
+                }
+            }
+            _ => {}
+        }
+        self.make(hash)
+    }
+
+    /// A key's row, made now whatever admission says.
+    pub fn insert(&mut self, key: u64) -> Result<Place> {
+        let hash = mix(key);
+        let shard = &self.table.shards[shard_of(hash)];
+        match shard.buckets.find(&self.table.shared.lines, hash) {
+            Some(row) => Ok(Place(
+                shard.rows.row(&self.table.shared.layout, row).values.cast(),
+            )),
+            None => self.make(hash),
+        }
+    }
+
+    fn make(&mut self, hash: u64) -> Result<Place> {
+        let Table {
+            shared,
+            shards,
+            clock,
+            ..
+        } = &mut self.table;
+        match shards[shard_of(hash)].create(shared, hash, 1, clock.now_s, &mut self.inserting) {
+            Some(row) => Ok(Place(row.values.cast())),
+            None => Err(TableError::OutOfMemory {
+                table: shared.config.name.clone(),
+                refused: 1,
+            }),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn find_body<S: Search>(
+    shared: &Shared,
+    shards: &[Shard],
+    keys: &[u64],
+    places: &mut [Place],
+) {
+    let mut hashes = [0u64; AHEAD];
+    let mut lines = [std::ptr::null::<Line>(); AHEAD];
+    let mut beyond = [0u8; BLOCK];
+    let mut farther = 0;
+    for i in 0..keys.len() + AHEAD {
+        let turn = i % AHEAD;
+        if i >= AHEAD {
+            let at = i - AHEAD;
+            let hash = hashes[turn];
+            let shard = &shards[shard_of(hash)];
+            // SAFETY: the line is this hash's; the caller vouches for S.
+            places[at] = match unsafe { shard.buckets.find_at_home::<S>(lines[turn], hash) } {
+                Home::Row(number) => approach(shared, shard, number),
+                Home::Absent => Place::NONE,
+                Home::Beyond => {
+                    prefetch(lines[turn].wrapping_add(1));
+                    beyond[farther] = at as u8;
+                    farther += 1;
+                    Place::NONE
+                }
+            };
+        }
+        if i < keys.len() {
+            let hash = mix(keys[i]);
+            let line = shards[shard_of(hash)]
+                .buckets
+                .home_line(&shared.lines, hash);
+            prefetch(line);
+            hashes[turn] = hash;
+            lines[turn] = line;
+        }
+    }
+    for &at in &beyond[..farther] {
+        let hash = mix(keys[at as usize]);
+        let shard = &shards[shard_of(hash)];
+        if let Some(number) = shard.buckets.find(&shared.lines, hash) {
+            places[at as usize] = approach(shared, shard, number);
+        }
+    }
+}
+
+#[inline(always)]
+fn approach(shared: &Shared, shard: &Shard, number: u32) -> Place {
+    let row = shard.rows.row(&shared.layout, number);
+    prefetch(row.values);
+    if shared.layout.value_stride > 64 {
+        prefetch(row.values.wrapping_add(64));
+    }
+    Place(row.values.cast())
+}
+
+at_each_level! {
+    /// # Safety
+    /// `level` is available; `shards` are all of the table's; at most `BLOCK` keys, and a place each.
+    unsafe fn find(shared: &Shared, shards: &[Shard], keys: &[u64], places: &mut [Place]) = find_body
+}

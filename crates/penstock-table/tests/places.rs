@@ -1,0 +1,71 @@
+//! Rows in place: what a trainer that steps them itself may rely on.
+
+use penstock_table::{Admission, Engine, Optimizer, Place, Places, Table, TableConfig};
+
+fn config(dim: usize) -> TableConfig {
+    TableConfig::new("t", dim, Optimizer::Sgd, 0.1)
+}
+
+fn keys(n: u64) -> Vec<u64> {
+    (0..n).map(|k| k * k ^ k << 52).collect()
+}
+
+#[test]
+fn a_place_is_where_lookup_reads() {
+    let mut places = Places::new(config(3)).unwrap();
+    let keys = keys(20_000);
+    for (i, &key) in keys.iter().enumerate() {
+        let place = places.sight(key).unwrap();
+        // SAFETY: a row of three floats that nobody else uses.
+        unsafe { *place.values().add(1) = i as f32 };
+    }
+    assert_eq!(places.table().rows(), 20_000);
+    let mut found = vec![Place::NONE; keys.len()];
+    places.find(&keys, &mut found);
+    let mut read = vec![0.0; 3 * keys.len()];
+    places.table().lookup(&keys, &mut read).unwrap();
+    for (i, place) in found.iter().enumerate() {
+        // SAFETY: as above, read only.
+        assert_eq!(unsafe { *place.values().add(1) }, i as f32);
+        assert_eq!(read[3 * i..][..3], [0.0, i as f32, 0.0]);
+    }
+}
+
+#[test]
+fn places_stay_while_the_table_grows() {
+    let mut places = Places::new(config(1)).unwrap();
+    let first = places.sight(7).unwrap();
+    for &key in &keys(50_000) {
+        places.sight(key).unwrap();
+    }
+    assert_eq!(places.sight(7).unwrap(), first);
+}
+
+#[test]
+fn an_absent_key_has_no_place_until_it_was_seen_often_enough() {
+    let mut config = config(2);
+    config.admission = Admission::Count {
+        least: 3,
+        sketch_bytes: 1 << 16,
+        halve_every: 1 << 40,
+    };
+    let mut places = Places::new(config).unwrap();
+    let told: Vec<bool> = (0..4).map(|_| places.sight(5).unwrap().is_none()).collect();
+    assert_eq!(told, [true, true, false, false]);
+    let mut found = [Place::NONE; 2];
+    places.find(&[5, 6], &mut found);
+    assert!(!found[0].is_none() && found[1].is_none());
+    assert!(!places.insert(6).unwrap().is_none());
+    assert_eq!(places.table().rows(), 2);
+}
+
+#[test]
+fn what_evicts_or_is_half_is_refused() {
+    let mut evicting = config(1);
+    evicting.eviction.ttl_s = Some(1);
+    assert!(Places::new(evicting).is_err());
+    let mut half = config(1);
+    half.dtype = penstock_table::Dtype::Bf16;
+    assert!(Places::new(half).is_err());
+    assert!(Table::new(config(1), Engine::default()).is_ok());
+}

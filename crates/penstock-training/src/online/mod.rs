@@ -1,0 +1,18 @@
+//! Progressive linear models and factorisation machines over raw keys: predict, then learn (ADR 0031).
+//!
+//! In: columns of keys and numbers, labels, sample weights. Out: margins, metrics, rows. Results are the same bits at any
+//! number of threads and however the columns are cut into batches. Read `model.rs` first, then `trainer.rs`.
+
+mod columns;
+mod model;
+mod part;
+mod settings;
+mod step;
+mod tally;
+mod trainer;
+
+pub use columns::{Columns, Offsets, Slot};
+pub use model::{Model, NUMBER_FIELD, RowOut};
+pub use settings::{Factors, Optimizer, Rates, Settings};
+pub use tally::Progress;
+pub use trainer::Trainer;

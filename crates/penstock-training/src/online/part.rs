@@ -1,0 +1,278 @@
+//! The rows of a micro-batch that one thread scores: their keys, where these lie, and what comes of them.
+
+use std::ops::Range;
+
+use penstock_table::Place;
+use penstock_table::hash::mix;
+
+use super::columns::{Columns, Slot};
+use super::model::Model;
+use super::step::{FIRST, W};
+use super::tally::log_loss;
+
+/// Labels (0 or 1) and sample weights of the rows of `Columns`.
+#[derive(Clone, Copy)]
+pub(crate) struct Targets<'a> {
+    pub labels: &'a [f32],
+    pub sample: Option<&'a [f32]>,
+}
+
+/// Keys of one table, one after another.
+pub(crate) struct Segment {
+    pub table: usize,
+    pub keys: Range<usize>,
+}
+
+#[derive(Default)]
+pub(crate) struct Part {
+    pub rows: usize,
+    pub keys: Vec<u64>,
+    /// Of each key: its row within the part.
+    pub row: Vec<u32>,
+    /// Of each key: its value; empty where all are 1.
+    pub values: Vec<f32>,
+    pub segments: Vec<Segment>,
+    pub numbers: Vec<f32>,
+    labels: Vec<f32>,
+    sample: Vec<f32>,
+
+    pub places: Vec<Place>,
+    /// Of each owner: its keys, by number, in order. Not used where there is one owner.
+    pub lists: Vec<Vec<u32>>,
+    pub margins: Vec<f64>,
+    pub losses: Vec<f64>,
+    /// Derivative of each row's weighted loss by its margin.
+    pub slopes: Vec<f32>,
+    /// Of each row: the sum of its factors times values, and the sum of their squares.
+    pub sums: Vec<f32>,
+    squares: Vec<f32>,
+}
+
+impl Part {
+    pub fn clear(&mut self, model: &Model) {
+        self.rows = 0;
+        self.keys.clear();
+        self.row.clear();
+        self.values.clear();
+        self.segments.clear();
+        self.numbers.clear();
+        self.labels.clear();
+        self.sample.clear();
+        debug_assert!(model.settings.rank() == 0 || model.width() > FIRST);
+    }
+
+    /// Takes `rows` of the columns in.
+    pub fn fill(
+        &mut self,
+        model: &Model,
+        columns: &Columns,
+        targets: Option<Targets>,
+        rows: Range<usize>,
+    ) {
+        let count = model.numbers;
+        self.numbers
+            .extend_from_slice(&columns.numbers[rows.start * count..rows.end * count]);
+        if let Some(targets) = targets {
+            self.labels.extend_from_slice(&targets.labels[rows.clone()]);
+            match targets.sample {
+                Some(sample) => self.sample.extend_from_slice(&sample[rows.clone()]),
+                None => self.sample.resize(self.rows + rows.len(), 1.0),
+            }
+        }
+        if model.positions() {
+            let most = columns.longest(rows.clone()).min(model.tables.len());
+            for place in 0..most {
+                self.fill_place(model, &columns.slots[0], place, &rows);
+            }
+        } else {
+            for (number, slot) in columns.slots.iter().enumerate() {
+                self.fill_slot(model.table_of(number), slot, &rows);
+            }
+        }
+        self.rows += rows.len();
+    }
+
+    fn fill_slot(&mut self, table: usize, slot: &Slot, rows: &Range<usize>) {
+        let (from, to) = (slot.offsets.at(rows.start), slot.offsets.at(rows.end));
+        let first = self.keys.len();
+        self.keys.extend_from_slice(&slot.keys[from..to]);
+        if to - from == rows.len()
+            && rows
+                .clone()
+                .all(|row| slot.offsets.at(row) == from + row - rows.start)
+        {
+            // A key a row: most slots.
+            self.row
+                .extend(self.rows as u32..(self.rows + rows.len()) as u32);
+        } else {
+            for (at, row) in (self.rows as u32..).zip(rows.clone()) {
+                let length = slot.offsets.at(row + 1) - slot.offsets.at(row);
+                self.row.extend(std::iter::repeat_n(at, length));
+            }
+        }
+        self.weigh(first, slot.values.map(|values| &values[from..to]));
+        self.close(table, first);
+    }
+
+    fn fill_place(&mut self, model: &Model, slot: &Slot, place: usize, rows: &Range<usize>) {
+        let first = self.keys.len();
+        for (at, row) in (self.rows as u32..).zip(rows.clone()) {
+            let (from, to) = (slot.offsets.at(row), slot.offsets.at(row + 1));
+            if from + place < to {
+                self.keys.push(slot.keys[from + place]);
+                self.row.push(at);
+                if let Some(values) = slot.values {
+                    self.values.push(values[from + place]);
+                }
+            }
+        }
+        self.close(model.table_of(place), first);
+    }
+
+    /// Values of the keys from `first` on. Once some were given all are written out.
+    fn weigh(&mut self, first: usize, values: Option<&[f32]>) {
+        match values {
+            Some(values) => {
+                self.values.resize(first, 1.0);
+                self.values.extend_from_slice(values);
+            }
+            None if !self.values.is_empty() => self.values.resize(self.keys.len(), 1.0),
+            None => {}
+        }
+    }
+
+    fn close(&mut self, table: usize, first: usize) {
+        let keys = first..self.keys.len();
+        match self.segments.last_mut() {
+            Some(last) if last.table == table && last.keys.end == first => last.keys.end = keys.end,
+            _ => self.segments.push(Segment { table, keys }),
+        }
+    }
+
+    pub fn find(&mut self, model: &Model) {
+        self.places.clear();
+        self.places.resize(self.keys.len(), Place::NONE);
+        for Segment { table, keys } in &self.segments {
+            model.tables[*table].find(&self.keys[keys.clone()], &mut self.places[keys.clone()]);
+        }
+    }
+
+    /// Which owner steps which key: a part of the hash decides.
+    pub fn deal(&mut self, owners: usize) {
+        self.lists.resize_with(owners, Vec::new);
+        self.lists.iter_mut().for_each(Vec::clear);
+        for (number, &key) in (0u32..).zip(&self.keys) {
+            let owner = ((mix(key) >> 32) * owners as u64) >> 32;
+            self.lists[owner as usize].push(number);
+        }
+    }
+
+    /// Margins, in one order for each row: bias, numbers, slots; what has no row adds nothing.
+    pub fn score(&mut self, model: &Model) {
+        let rank = model.settings.rank();
+        let bias = f64::from(model.own_row(0)[W]);
+        self.margins.clear();
+        self.margins.resize(self.rows, bias);
+        if rank > 0 {
+            self.sums.clear();
+            self.sums.resize(self.rows * rank, 0.0);
+            self.squares.clear();
+            self.squares.resize(self.rows, 0.0);
+        }
+        for number in 0..model.numbers {
+            let weights = model.own_row(1 + number);
+            for row in 0..self.rows {
+                let x = self.numbers[row * model.numbers + number];
+                self.margins[row] += f64::from(weights[W]) * f64::from(x);
+                if rank > 0 {
+                    let sums = &mut self.sums[row * rank..][..rank];
+                    self.squares[row] += add_factors(&weights[FIRST..][..rank], x, sums);
+                }
+            }
+        }
+        if rank > 0 {
+            self.score_factors(rank);
+        } else if self.values.is_empty() {
+            for (&place, &row) in self.places.iter().zip(&self.row) {
+                if !place.is_none() {
+                    // SAFETY: a row of the model, which nobody writes while it is borrowed.
+                    self.margins[row as usize] += f64::from(unsafe { *place.values() });
+                }
+            }
+        } else {
+            for ((&place, &row), &x) in self.places.iter().zip(&self.row).zip(&self.values) {
+                if !place.is_none() {
+                    // SAFETY: as above.
+                    self.margins[row as usize] +=
+                        f64::from(unsafe { *place.values() }) * f64::from(x);
+                }
+            }
+        }
+    }
+
+    fn score_factors(&mut self, rank: usize) {
+        for (number, (&place, &row)) in self.places.iter().zip(&self.row).enumerate() {
+            if place.is_none() {
+                continue;
+            }
+            let x = self.values.get(number).copied().unwrap_or(1.0);
+            // SAFETY: a row of `FIRST + rank` floats or more, which nobody writes while the model is borrowed.
+            let weights = unsafe { std::slice::from_raw_parts(place.values(), FIRST + rank) };
+            let row = row as usize;
+            self.margins[row] += f64::from(weights[W]) * f64::from(x);
+            let sums = &mut self.sums[row * rank..][..rank];
+            self.squares[row] += add_factors(&weights[FIRST..], x, sums);
+        }
+        for (row, sums) in self.sums.chunks(rank).enumerate() {
+            let square: f32 = sums.iter().map(|s| s * s).sum();
+            self.margins[row] += 0.5 * f64::from(square - self.squares[row]);
+        }
+    }
+
+    /// Losses and slopes. Whether every margin is finite.
+    pub fn judge(&mut self) -> bool {
+        self.losses.clear();
+        self.slopes.clear();
+        for ((&margin, &label), &sample) in self.margins.iter().zip(&self.labels).zip(&self.sample)
+        {
+            let p = 1.0 / (1.0 + (-margin).exp());
+            self.losses.push(log_loss(margin, label));
+            self.slopes.push(((p - f64::from(label)) as f32) * sample);
+        }
+        self.margins.iter().all(|margin| margin.is_finite())
+    }
+
+    /// Margin, label, sample weight and loss of each row.
+    pub fn judged(&self) -> impl Iterator<Item = (f64, f32, f32, f64)> {
+        (0..self.rows).map(|i| {
+            (
+                self.margins[i],
+                self.labels[i],
+                self.sample[i],
+                self.losses[i],
+            )
+        })
+    }
+}
+
+/// `sums += x v`; returns the sum of `(x v)^2`.
+#[inline(always)]
+fn add_factors(v: &[f32], x: f32, sums: &mut [f32]) -> f32 {
+    let mut squares = [0.0f32; 4];
+    let (v4, v_rest) = v.as_chunks::<4>();
+    let (s4, s_rest) = sums.as_chunks_mut::<4>();
+    for (v, sums) in v4.iter().zip(s4) {
+        for lane in 0..4 {
+            let xv = x * v[lane];
+            sums[lane] += xv;
+            squares[lane] += xv * xv;
+        }
+    }
+    let mut square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+    for (v, sum) in v_rest.iter().zip(s_rest) {
+        let xv = x * v;
+        *sum += xv;
+        square += xv * xv;
+    }
+    square
+}
