@@ -7,7 +7,7 @@ fn config(dim: usize) -> TableConfig {
 }
 
 fn keys(n: u64) -> Vec<u64> {
-    (0..n).map(|k| k * k ^ k << 52).collect()
+    (0..n).map(|k| (k * k) ^ (k << 52)).collect()
 }
 
 #[test]
