@@ -32,16 +32,21 @@ help:  ## this page
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --quiet --extras local
 	@touch $@
 
+# PyTorch weighs gigabytes: what tests and types need, and neither `setup` nor `demo` does.
+.make/torch: .make/extension
+	$(BIN)/pip install --quiet torch
+	@touch $@
+
 setup: .make/extension  ## make .venv whole: dependencies, Rust extension (release), penstock itself
 
 demo: setup  ## the main job on simulated click logs: raw logs -> samples -> features -> GBDT+LR -> report
 	$(BIN)/penstock demo
 
-test: setup  ## every test (real data where ../shared is present)
+test: .make/torch  ## every test (real data where ../shared is present)
 	cargo test --release --quiet --workspace
 	$(BIN)/pytest -q -n 2 --dist worksteal --durations=25
 
-check: setup  ## format, lint, types, layers, Rust lint
+check: .make/torch  ## format, lint, types, layers, Rust lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod data;
 mod features;
 mod rows;
+mod tables;
 mod training;
 
 /// Batches are mapped into columns of some hundred kilobytes, which the system's allocator would give back and fault
@@ -16,5 +17,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     data::register(module)?;
     features::register(module)?;
+    tables::register(module)?;
     training::register(module)
 }

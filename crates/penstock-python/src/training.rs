@@ -41,6 +41,8 @@ macro_rules! reader {
     };
 }
 
+mod online;
+
 reader!(f32s, Float32Array, Float32);
 reader!(f64s, Float64Array, Float64);
 reader!(i64s, Int64Array, Int64);
@@ -365,6 +367,7 @@ fn frequent_itemsets(
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Logistic>()?;
     module.add_class::<KeyTable>()?;
+    module.add_class::<online::Online>()?;
     module.add_function(wrap_pyfunction!(compact_keys, module)?)?;
     module.add_function(wrap_pyfunction!(fit_svm, module)?)?;
     module.add_function(wrap_pyfunction!(platt, module)?)?;

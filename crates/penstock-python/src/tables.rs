@@ -1,0 +1,358 @@
+//! Bindings of `penstock-table`: a model's tables behind one lock; numpy's arrays in and out by the buffer protocol.
+
+mod config;
+
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use penstock_table::{Bag, Pooling, RowParts, Staged, Store, TableError, Update, Updated};
+use pyo3::buffer::{Element, PyBuffer};
+use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyTables>()
+}
+
+fn to_py(error: TableError) -> PyErr {
+    match error {
+        TableError::MemoryLimit { .. } | TableError::OutOfMemory { .. } => {
+            PyMemoryError::new_err(error.to_string())
+        }
+        other => PyValueError::new_err(other.to_string()),
+    }
+}
+
+/// The embedding tables of one model, addressed by slot. Look-ups share, steps exclude.
+///
+/// Keys are int64 arrays, whose bits are taken as u64; values and gradients are float32. Arrays must be contiguous.
+#[pyclass(name = "Tables", frozen, module = "penstock._native")]
+struct PyTables {
+    store: RwLock<Store>,
+    staged: Mutex<Staged>,
+    threads: usize,
+    dims: Vec<usize>,
+}
+
+/// One slot's keys, row offsets and weights as Python gives them.
+type GivenBag = (u32, PyBuffer<i64>, PyBuffer<i64>, Option<PyBuffer<f32>>);
+
+#[pymethods]
+impl PyTables {
+    /// Tables and slots as JSON (see `config.rs`). Raises ValueError saying what in it means nothing.
+    #[new]
+    fn new(json: &str) -> PyResult<Self> {
+        let config: config::Store =
+            serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let threads = config.threads.max(1);
+        let (store, dims) = config.build().map_err(to_py)?;
+        Ok(Self {
+            store: RwLock::new(store),
+            staged: Mutex::default(),
+            threads,
+            dims,
+        })
+    }
+
+    /// The rows of `keys` into `out` (keys x dim); returns how many keys have one. Changes nothing.
+    fn lookup(
+        &self,
+        py: Python<'_>,
+        slot: u32,
+        keys: PyBuffer<i64>,
+        out: PyBuffer<f32>,
+    ) -> PyResult<usize> {
+        let (keys, out) = (words(&keys, "keys")?, filled(&out, "out")?);
+        py.detach(|| self.read().lookup(slot, keys, out))
+            .map_err(to_py)
+    }
+
+    /// Sum the gradients (keys x dim) of each key and step its row; returns what was done.
+    #[pyo3(signature = (slot, keys, grads, event_time_s, occurrences = None, shows = None, clicks = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn update<'py>(
+        &self,
+        py: Python<'py>,
+        slot: u32,
+        keys: PyBuffer<i64>,
+        grads: PyBuffer<f32>,
+        event_time_s: i64,
+        occurrences: Option<PyBuffer<u32>>,
+        shows: Option<PyBuffer<f32>>,
+        clicks: Option<PyBuffer<f32>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (keys, grads) = (words(&keys, "keys")?, held(&grads, "grads")?);
+        let occurrences = maybe(occurrences.as_ref(), "occurrences")?;
+        let shows = maybe(shows.as_ref(), "shows")?;
+        let clicks = maybe(clicks.as_ref(), "clicks")?;
+        let batch = Update {
+            keys,
+            grads,
+            occurrences,
+            shows,
+            clicks,
+            event_time_s,
+            pulled: None,
+        };
+        let updated = py
+            .detach(|| self.write().update(slot, &batch))
+            .map_err(to_py)?;
+        done(py, updated)
+    }
+
+    /// Each slot's bags pooled side by side into `out` (samples x the sum of the dims). Changes nothing.
+    fn pool(
+        &self,
+        py: Python<'_>,
+        bags: Vec<GivenBag>,
+        pooling: &str,
+        out: PyBuffer<f32>,
+    ) -> PyResult<()> {
+        let (bags, pooling) = (bags_of(&bags)?, pooling_of(pooling)?);
+        let out = filled(&out, "out")?;
+        py.detach(|| self.read().pool(&bags, pooling, self.threads, out))
+            .map_err(to_py)
+    }
+
+    /// Keep the gradients of what `pool` gave until `step`; several uses of a key add up.
+    fn stage(
+        &self,
+        py: Python<'_>,
+        bags: Vec<GivenBag>,
+        pooling: &str,
+        grads: PyBuffer<f32>,
+    ) -> PyResult<()> {
+        let (bags, pooling) = (bags_of(&bags)?, pooling_of(pooling)?);
+        let grads = held(&grads, "grads")?;
+        py.detach(|| {
+            self.read()
+                .stage(&bags, pooling, grads, &mut self.waiting())
+        })
+        .map_err(to_py)
+    }
+
+    /// Multiply what is staged: unscaling, averaging over accumulated batches, clipping.
+    fn scale_staged(&self, py: Python<'_>, factor: f32) {
+        py.detach(|| self.waiting().scale(factor));
+    }
+
+    fn staged_is_finite(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.waiting().is_finite())
+    }
+
+    /// The sum of the squares of all staged gradients, each key's summed first.
+    fn staged_square_sum(&self, py: Python<'_>) -> f64 {
+        py.detach(|| self.waiting().square_sum(&self.dims))
+    }
+
+    fn drop_staged(&self) {
+        self.waiting().clear();
+    }
+
+    /// Apply what is staged. Raises ValueError, and changes nothing, where a gradient is not finite.
+    fn step<'py>(&self, py: Python<'py>, event_time_s: i64) -> PyResult<Bound<'py, PyDict>> {
+        let updated = py
+            .detach(|| self.write().step(&mut self.waiting(), event_time_s))
+            .map_err(to_py)?;
+        done(py, updated)
+    }
+
+    fn set_learning_rate(&self, table: usize, rate: f32) -> PyResult<()> {
+        match self.write().tables_mut().get_mut(table) {
+            Some(table) => {
+                table.set_learning_rate(rate);
+                Ok(())
+            }
+            None => Err(no_table(table)),
+        }
+    }
+
+    /// Visit `lines` index lines of each table and drop the rows that its eviction condemns; returns how many.
+    fn sweep(&self, py: Python<'_>, lines: u64) -> u64 {
+        py.detach(|| {
+            let mut store = self.write();
+            let tables = store.tables_mut().iter_mut();
+            tables.map(|table| table.sweep(lines).evicted).sum()
+        })
+    }
+
+    /// Rows of each table.
+    #[getter]
+    fn rows(&self) -> Vec<u64> {
+        self.read()
+            .tables()
+            .iter()
+            .map(penstock_table::Table::rows)
+            .collect()
+    }
+
+    /// Bytes of each table.
+    #[getter]
+    fn bytes(&self) -> Vec<u64> {
+        let store = self.read();
+        store
+            .tables()
+            .iter()
+            .map(|table| table.memory().total())
+            .collect()
+    }
+
+    /// A table whole, bucket by bucket: keys, values (rows x dim), state (rows x its width), counts, last seen.
+    #[allow(clippy::type_complexity)]
+    fn export(
+        &self,
+        py: Python<'_>,
+        table: usize,
+    ) -> PyResult<(Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)> {
+        let exported = py.detach(|| {
+            let store = self.read();
+            let mut out = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            store.tables().get(table)?.each(|key, parts| {
+                out.0.extend_from_slice(&key.to_le_bytes());
+                parts
+                    .values
+                    .iter()
+                    .for_each(|v| out.1.extend_from_slice(&v.to_le_bytes()));
+                parts
+                    .state
+                    .iter()
+                    .for_each(|v| out.2.extend_from_slice(&v.to_le_bytes()));
+                out.3.extend_from_slice(&parts.count.to_le_bytes());
+                out.4.extend_from_slice(&parts.last_seen_s.to_le_bytes());
+            });
+            Some(out)
+        });
+        exported.ok_or_else(|| no_table(table))
+    }
+
+    /// Put rows into a table as `export` gave them; rows that are there are replaced.
+    #[allow(clippy::too_many_arguments)]
+    fn put(
+        &self,
+        py: Python<'_>,
+        table: usize,
+        keys: PyBuffer<i64>,
+        values: PyBuffer<f32>,
+        state: PyBuffer<f32>,
+        counts: PyBuffer<u32>,
+        last_seen_s: PyBuffer<u32>,
+    ) -> PyResult<()> {
+        let (keys, values) = (words(&keys, "keys")?, held(&values, "values")?);
+        let (state, counts) = (held(&state, "state")?, held(&counts, "counts")?);
+        let last_seen = held(&last_seen_s, "last_seen_s")?;
+        let n = keys.len();
+        let whole = |length: usize| n == 0 && length == 0 || n > 0 && length.is_multiple_of(n);
+        if !whole(values.len()) || !whole(state.len()) || counts.len() != n || last_seen.len() != n
+        {
+            return Err(PyValueError::new_err("the columns are not equally long"));
+        }
+        py.detach(|| {
+            let mut store = self.write();
+            let table = store.tables_mut().get_mut(table).ok_or(None)?;
+            for (i, key) in keys.iter().enumerate() {
+                let of = |column: &[f32]| {
+                    column[i * column.len() / n..(i + 1) * column.len() / n].to_vec()
+                };
+                let parts = RowParts {
+                    values: of(values),
+                    state: of(state),
+                    count: counts[i],
+                    last_seen_s: last_seen[i],
+                    version: 0,
+                    score: 0.0,
+                };
+                table.put(*key, &parts).map_err(Some)?;
+            }
+            Ok(())
+        })
+        .map_err(|error: Option<TableError>| error.map_or_else(|| no_table(table), to_py))
+    }
+}
+
+impl PyTables {
+    fn read(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Staged> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn no_table(table: usize) -> PyErr {
+    PyValueError::new_err(format!("there is no table number {table}"))
+}
+
+fn done(py: Python<'_>, updated: Updated) -> PyResult<Bound<'_, PyDict>> {
+    let found = PyDict::new(py);
+    found.set_item("distinct", updated.distinct)?;
+    found.set_item("stepped", updated.stepped)?;
+    found.set_item("created", updated.created)?;
+    found.set_item("sightings", updated.sightings)?;
+    Ok(found)
+}
+
+fn pooling_of(name: &str) -> PyResult<Pooling> {
+    match name {
+        "sum" => Ok(Pooling::Sum),
+        "mean" => Ok(Pooling::Mean),
+        "sqrtn" => Ok(Pooling::Sqrtn),
+        other => Err(PyValueError::new_err(format!(
+            "pooling is 'sum', 'mean' or 'sqrtn', not '{other}'"
+        ))),
+    }
+}
+
+fn bags_of(given: &[GivenBag]) -> PyResult<Vec<Bag<'_>>> {
+    let mut bags = Vec::with_capacity(given.len());
+    for (slot, keys, offsets, weights) in given {
+        bags.push(Bag {
+            slot: *slot,
+            keys: words(keys, "keys")?,
+            offsets: held(offsets, "offsets")?,
+            weights: maybe(weights.as_ref(), "weights")?,
+        });
+    }
+    Ok(bags)
+}
+
+/// The elements of a contiguous array. They are read without the interpreter's lock: whoever writes to an array that
+/// is in use gets what they asked for, as with numpy.
+fn held<'b, T: Element>(buffer: &'b PyBuffer<T>, what: &str) -> PyResult<&'b [T]> {
+    if !buffer.is_c_contiguous() {
+        return Err(PyValueError::new_err(format!("{what} must be contiguous")));
+    }
+    if buffer.item_count() == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: the buffer is contiguous, of this type (PyBuffer checked its format), and held as long as the slice.
+    Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.item_count()) })
+}
+
+fn maybe<'b, T: Element>(buffer: Option<&'b PyBuffer<T>>, what: &str) -> PyResult<Option<&'b [T]>> {
+    buffer.map(|buffer| held(buffer, what)).transpose()
+}
+
+fn words<'b>(buffer: &'b PyBuffer<i64>, what: &str) -> PyResult<&'b [u64]> {
+    let signed = held(buffer, what)?;
+    // SAFETY: i64 and u64 have one layout, and every value of one is a value of the other.
+    Ok(unsafe { std::slice::from_raw_parts(signed.as_ptr().cast(), signed.len()) })
+}
+
+#[allow(clippy::mut_from_ref)]
+fn filled<'b>(buffer: &'b PyBuffer<f32>, what: &str) -> PyResult<&'b mut [f32]> {
+    if buffer.readonly() || !buffer.is_c_contiguous() {
+        return Err(PyValueError::new_err(format!(
+            "{what} must be contiguous and writable"
+        )));
+    }
+    if buffer.item_count() == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: as `held`; the array was handed over to be filled, and is made for it by our own Python side.
+    Ok(unsafe { std::slice::from_raw_parts_mut(buffer.buf_ptr().cast(), buffer.item_count()) })
+}

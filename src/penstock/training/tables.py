@@ -1,0 +1,254 @@
+"""Embedding tables addressed by raw 64-bit keys: what they are told once, and numpy's door to them.
+
+A table's rows appear when their keys are seen and leave when they are stale; nobody builds an ID dictionary. Several
+slots (features) may share a table. `docs/adr/0030-embedding-table.md` says what look-ups and updates mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock import native
+from penstock.errors import RequestError, did_you_mean
+
+Pooling = Literal["sum", "mean", "sqrtn"]
+Keys = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """`w -= rate * g`."""
+
+    kind: Literal["sgd"] = field(default="sgd", init=False)
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """torch's: `sum += g^2; w -= rate * g / (sqrt(sum) + epsilon)` (Duchi et al. 2011)."""
+
+    epsilon: float = 1e-10
+    initial: float = 0.0
+    kind: Literal["adagrad"] = field(default="adagrad", init=False)
+
+
+@dataclass(frozen=True)
+class RowwiseAdagrad:
+    """FBGEMM's: one sum a row, of the mean of g^2 over its columns; 4 bytes of state a row."""
+
+    epsilon: float = 1e-8
+    initial: float = 0.0
+    kind: Literal["rowwise"] = field(default="rowwise", init=False)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """torch's SparseAdam: rows that are not in a batch keep their moments (Kingma and Ba 2014).
+
+    The bias correction counts all steps; with `per_row` each row's own.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    per_row: bool = False
+    kind: Literal["adam"] = field(default="adam", init=False)
+
+
+@dataclass(frozen=True)
+class Ftrl:
+    """FTRL-proximal (McMahan et al. 2013); the learning rate is its alpha."""
+
+    beta: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
+    kind: Literal["ftrl"] = field(default="ftrl", init=False)
+
+
+Optimizer = Sgd | Adagrad | RowwiseAdagrad | Adam | Ftrl
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: float = 0.0
+    kind: Literal["constant"] = field(default="constant", init=False)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    low: float = -0.01
+    high: float = 0.01
+    kind: Literal["uniform"] = field(default="uniform", init=False)
+
+
+@dataclass(frozen=True)
+class Normal:
+    mean: float = 0.0
+    deviation: float = 0.01
+    kind: Literal["normal"] = field(default="normal", init=False)
+
+
+@dataclass(frozen=True)
+class Count:
+    """A key gets its row at its `least`-th sighting; a sketch counts, and is halved every `halve_every` sightings."""
+
+    least: int
+    sketch_bytes: int = 1 << 20
+    halve_every: int = 10_000_000
+    kind: Literal["count"] = field(default="count", init=False)
+
+
+@dataclass(frozen=True)
+class Probability:
+    """A key gets its row at each sighting with probability `p`."""
+
+    p: float
+    kind: Literal["probability"] = field(default="probability", init=False)
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """When a sweep drops a row: as soon as one of these says so. Times are event time, in seconds."""
+
+    ttl_s: int | None = None
+    least_count: int | None = None
+    least_norm: float | None = None
+    grace_s: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `dim`: values a row, 1 to 512; `dtype`: how they are stored (optimizer state is always f32).
+
+    `missing`: what a key without a row reads; None is init(key) if one sighting admits, else zeros.
+    """
+
+    name: str
+    dim: int
+    optimizer: Optimizer = RowwiseAdagrad()
+    learning_rate: float = 0.05
+    init: Constant | Uniform | Normal = Uniform()
+    admission: Count | Probability | None = None
+    eviction: Eviction | None = None
+    missing: Literal["zeros", "init"] | None = None
+    dtype: Literal["f32", "f16", "bf16"] = "f32"
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+    decay: float = 0.0
+    seed: int = 0
+    memory_limit: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        for name in ("optimizer", "init"):
+            found[name] = asdict(getattr(self, name))
+        return found
+
+
+@dataclass(frozen=True)
+class Bag:
+    """One slot's keys in a batch: sample i has `keys[offsets[i]:offsets[i + 1]]`, each with a weight if given.
+
+    keys: int64 [n] (the bits of a u64), offsets: int64 [samples + 1] from 0 to n, weights: float32 [n] or None.
+    """
+
+    keys: Keys
+    offsets: Keys
+    weights: Values | None = None
+
+
+class EmbeddingTables:
+    """The tables of one model and the slots that read them.
+
+    `slots` maps a slot's name to its table's name; slots of one table share its rows. Keys of a feature plan carry
+    their slot in the high bits: with `mapped` those bits are left out, so that slots of one table meet.
+    Raises `RequestError` for a slot whose table is not there, `ValueError` for a table that means nothing.
+    """
+
+    def __init__(
+        self, tables: Sequence[Table], slots: Mapping[str, str], *, mapped: bool = False, threads: int = 0
+    ) -> None:
+        names = [table.name for table in tables]
+        for slot, table in slots.items():
+            if table not in names:
+                hint = did_you_mean(table, names, f"the tables are {', '.join(names)}")
+                raise RequestError(f"slot '{slot}' is of a table '{table}' that is not there", hint)
+        self.tables = tuple(tables)
+        self.slots = dict(slots)
+        self._numbers = {slot: number for number, slot in enumerate(slots)}
+        document = {
+            "threads": threads or os.cpu_count() or 1,
+            "tables": [table.document() for table in tables],
+            "slots": [
+                {"slot": self._numbers[slot], "table": names.index(table), "mapped": mapped}
+                for slot, table in slots.items()
+            ],
+        }
+        self.native = native.Tables(json.dumps(document))
+        #: Whether a module applies its gradients in the backward pass, where nothing can come between.
+        self.fused = False
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{t.name}: {n:,} rows" for t, n in zip(self.tables, self.native.rows, strict=True))
+        return f"EmbeddingTables({rows})"
+
+    def dim(self, slot: str) -> int:
+        return self._table(slot).dim
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {table.name: rows for table, rows in zip(self.tables, self.native.rows, strict=True)}
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        return {table.name: size for table, size in zip(self.tables, self.native.bytes, strict=True)}
+
+    def lookup(self, slot: str, keys: Keys) -> Values:
+        """The rows of `keys` (int64 [n]) as float32 [n, dim]. Pure: nothing is inserted, counted or stamped."""
+        table = self._table(slot)
+        out = np.empty((len(keys), table.dim), dtype=np.float32)
+        self.native.lookup(self._numbers[slot], np.ascontiguousarray(keys), out)
+        return out
+
+    def update(self, slot: str, keys: Keys, grads: Values, event_time_s: int = 0, **counts: Any) -> dict[str, int]:
+        """Sum each key's gradients (float32 [n, dim]) and step its row. `counts`: occurrences (uint32), shows, clicks
+        (float32), each [n]. Raises `ValueError`, and changes nothing, for a gradient that is not finite."""
+        self._table(slot)
+        keys, grads = np.ascontiguousarray(keys), np.ascontiguousarray(grads)
+        return self.native.update(self._numbers[slot], keys, grads, event_time_s, **counts)
+
+    def pool(self, bags: Mapping[str, Bag], pooling: Pooling = "sum") -> Values:
+        """Each slot's bags pooled, side by side in the order given: float32 [samples, sum of dims]."""
+        given = self.bags(bags)
+        samples = len(given[0][2]) - 1 if given else 0
+        out = np.empty((samples, sum(map(self.dim, bags))), dtype=np.float32)
+        self.native.pool(given, pooling, out)
+        return out
+
+    def bags(self, bags: Mapping[str, Bag]) -> list[tuple[int, Keys, Keys, Values | None]]:
+        """Bags as the native side takes them."""
+        return [(self._number(slot), bag.keys, bag.offsets, bag.weights) for slot, bag in bags.items()]
+
+    def step(self, event_time_s: int = 0) -> dict[str, int]:
+        """Apply the gradients that backward passes have staged, each table once."""
+        return self.native.step(event_time_s)
+
+    def _number(self, slot: str) -> int:
+        self._table(slot)
+        return self._numbers[slot]
+
+    def _table(self, slot: str) -> Table:
+        name = self.slots.get(slot)
+        if name is None:
+            hint = did_you_mean(slot, list(self.slots), f"the slots are {', '.join(self.slots)}")
+            raise RequestError(f"there is no slot '{slot}'", hint)
+        return next(table for table in self.tables if table.name == name)
