@@ -32,9 +32,10 @@ help:  ## this page
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --quiet --extras local
 	@touch $@
 
-# PyTorch weighs gigabytes: what tests and types need, and neither `setup` nor `demo` does.
+# PyTorch weighs gigabytes: what tests and types need (and a model of others that tests convert), `demo` does not.
 .make/torch: .make/extension
-	$(BIN)/pip install --quiet torch
+	$(BIN)/pip install --quiet torch tqdm requests
+	$(BIN)/pip install --quiet --no-deps deepctr-torch==0.3.0
 	@touch $@
 
 setup: .make/extension  ## make .venv whole: dependencies, Rust extension (release), penstock itself

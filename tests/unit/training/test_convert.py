@@ -1,0 +1,129 @@
+"""Models whose code nobody touches, on raw keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.errors import RequestError
+from penstock.training.tables import Adagrad, EmbeddingTables, Sgd, Table, Uniform
+
+torch = pytest.importorskip("torch", reason="PyTorch is an extra: make test installs it")
+from penstock.training.convert import convert  # noqa: E402
+from penstock.training.embedding import step_with  # noqa: E402
+
+IDS = 40
+LIKE = Table("like", 1, Sgd(), 0.1, Uniform(-1, 1))
+
+
+class Ranker(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """As someone wrote it who never heard of us."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user = torch.nn.Embedding(IDS, 8, padding_idx=0)
+        self.tags = torch.nn.EmbeddingBag(IDS, 4, mode="mean")
+        self.alias = self.user
+        self.top = torch.nn.Linear(20, 1)
+
+    def forward(self, user: Any, item: Any, tags: Any, cuts: Any) -> Any:
+        return self.top(torch.cat([self.user(user), self.alias(item), self.tags(tags, cuts)], 1)).squeeze(1)
+
+
+def fill(tables: EmbeddingTables, name: str, weight: Any) -> None:
+    """Give a table the rows that the embedding had."""
+    values = np.ascontiguousarray(weight.detach().numpy())
+    number = [table.name for table in tables.tables].index(name)
+    keys, zeros = np.arange(IDS, dtype=np.int64), np.zeros(IDS, dtype=np.uint32)
+    tables.native.put(number, keys, values, np.zeros(0, dtype=np.float32), zeros, zeros)
+
+
+def test_a_converted_model_trains_as_the_original_does() -> None:
+    torch.manual_seed(1)
+    original, model = Ranker(), Ranker()
+    model.load_state_dict(original.state_dict())
+    before = {"user": original.user.weight, "tags": original.tags.weight}
+    converted = convert(model, LIKE)
+    assert converted.embeddings == (("user", 8, IDS), ("tags", 4, IDS)), "one table for the two names"
+    assert "tags: dim 4, had room for 40 ids" in str(converted)
+    assert {name for name, _ in model.named_parameters()} == {"top.weight", "top.bias"}
+    for name, weight in before.items():
+        fill(converted.tables, name, weight)
+    steps = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (original, model)]
+    step_with(converted.tables, steps[1])
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        user, item = (torch.from_numpy(rng.integers(0, IDS, 16)) for _ in range(2))
+        tags, cuts = torch.from_numpy(rng.integers(0, IDS, 48)), torch.arange(16) * 3
+        labels = torch.from_numpy(rng.integers(0, 2, 16)).float()
+        outputs = [m(user, item, tags, cuts) for m in (original, model)]
+        assert torch.allclose(*outputs, atol=1e-5)
+        for output, step in zip(outputs, steps, strict=True):
+            step.zero_grad()
+            torch.nn.functional.binary_cross_entropy_with_logits(output, labels).backward()
+            step.step()
+    rows = converted.tables.lookup("tags", np.arange(IDS))
+    np.testing.assert_allclose(rows, original.tags.weight.detach().numpy(), atol=1e-5)
+    model(torch.tensor([2**62]), torch.tensor([-5]), torch.tensor([2**53 + 1]), torch.tensor([0]))
+
+
+def test_a_model_of_deepctr_reaches_the_same_auc_on_raw_keys() -> None:
+    """DeepFM from the wheel, its code untouched: ids below 2^24 (it casts them to float), no penalty on embeddings."""
+    models = pytest.importorskip("deepctr_torch.models", reason="the wheel deepctr-torch: make test installs it")
+    from deepctr_torch.inputs import SparseFeat
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(5)
+    effect = rng.normal(0, 1.5, (3, 200))
+    ids = rng.integers(0, 200, (12_000, 3))
+    chance = 1 / (1 + np.exp(-effect[np.arange(3), ids].sum(1)))
+    labels = (rng.random(len(ids)) < chance).astype(np.float32)
+    columns = [SparseFeat(name, 200, embedding_dim=8) for name in "abc"]
+    inputs = {name: ids[:, i] for i, name in enumerate("abc")}
+    aucs = []
+    for swap in (False, True):
+        torch.manual_seed(11)
+        model = models.DeepFM(columns, columns, dnn_hidden_units=(32,), l2_reg_embedding=0, l2_reg_linear=0)
+        if swap:
+            converted = convert(model, Table("like", 1, Adagrad(), 0.05, Uniform(-1e-4, 1e-4)), release=True)
+            assert len(converted.embeddings) == 6
+            model.compile(torch.optim.Adagrad(model.parameters(), lr=0.05), "binary_crossentropy")
+            step_with(converted.tables, model.optim)
+        else:
+            model.compile(torch.optim.Adagrad(model.parameters(), lr=0.05), "binary_crossentropy")
+        model.fit({k: v[:10_000] for k, v in inputs.items()}, labels[:10_000], batch_size=256, epochs=3, verbose=0)
+        scores = model.predict({k: v[10_000:] for k, v in inputs.items()}, 1024).reshape(-1)
+        aucs.append(roc_auc_score(labels[10_000:], scores))
+    assert aucs[0] > 0.8
+    assert abs(aucs[0] - aucs[1]) <= 0.004, aucs
+
+
+def test_a_weight_that_is_held_elsewhere_is_refused_until_released() -> None:
+    model = Ranker()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    penalised = ([model.tags.weight], 1e-5)
+    with pytest.raises(RequestError, match=r"held elsewhere: user.weight by parameter group 0 of an optimizer") as told:
+        convert(model, LIKE, optimizers=[optimizer])
+    assert "tags.weight by a list of 1 that something keeps" in str(told.value)
+    assert isinstance(model.user, torch.nn.Embedding), "nothing was changed"
+    convert(model, LIKE, optimizers=[optimizer], release=True)
+    assert [tuple(p.shape) for p in optimizer.param_groups[0]["params"]] == [(1, 20), (1,)]
+    assert penalised[0] == []
+
+
+def test_what_a_table_cannot_be_is_refused_by_name() -> None:
+    class Tied(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = torch.nn.Embedding(IDS, 8)
+            self.out = torch.nn.Linear(8, IDS, bias=False)
+            self.out.weight = self.words.weight
+
+    with pytest.raises(RequestError, match=r"out\.weight is the same parameter"):
+        convert(Tied(), LIKE)
+    with pytest.raises(RequestError, match=r"0 renormalises its rows \(max_norm\); 1 pools by max"):
+        convert(torch.nn.Sequential(torch.nn.Embedding(3, 2, max_norm=1.0), torch.nn.EmbeddingBag(3, 2, mode="max")))
+    with pytest.raises(RequestError, match=r"no nn\.Embedding"):
+        convert(torch.nn.Linear(1, 1))
