@@ -3,6 +3,8 @@
 //! `s` is the square root of the sum of squared gradients (FTRL, Adagrad), `z` is FTRL's; `t` is the root of the mean
 //! square of the factors' gradients, summed. `tag` is the trainer's own (see `trainer.rs`).
 
+use penstock_table::{Level, Place};
+
 use super::settings::{Factors, Optimizer, Rates, Settings};
 
 pub(crate) const W: usize = 0;
@@ -52,37 +54,112 @@ impl Linear {
         Linear { rates, ..*self }
     }
 
+    /// `block` rows by their gradients: `w`, `z` and `s` in, and out.
     #[inline(always)]
-    pub fn step(&self, row: &mut [f32], gradient: f32) {
+    fn step(&self, block: &mut Block) {
         let Rates {
             alpha,
             beta,
             l1,
             l2,
         } = self.rates;
-        let (w, s, mut g) = (f64::from(row[W]), f64::from(row[S]), f64::from(gradient));
+        let per_alpha = self.per_alpha;
+        let Block { w, z, s, g } = block;
         match self.optimizer {
             Optimizer::Ftrl => {
-                let grown = (s * s + g * g).sqrt();
-                let z = f64::from(row[Z]) + g - (grown - s) * self.per_alpha * w;
-                let beyond = (z.abs() - l1).max(0.0).copysign(z);
-                let hold = (beta + grown) * self.per_alpha + l2;
-                // beta 0 and no gradient yet: nothing to divide by.
-                row[W] = if hold > 0.0 { -beyond / hold } else { 0.0 } as f32;
-                row[Z] = z as f32;
-                row[S] = grown as f32;
+                for i in 0..BLOCK {
+                    let (w0, s0, g) = (f64::from(w[i]), f64::from(s[i]), f64::from(g[i]));
+                    let grown = (s0 * s0 + g * g).sqrt();
+                    let moved = f64::from(z[i]) + g - (grown - s0) * per_alpha * w0;
+                    let beyond = (moved.abs() - l1).max(0.0).copysign(moved);
+                    let hold = (beta + grown) * per_alpha + l2;
+                    // beta 0 and no gradient yet: nothing to divide by.
+                    w[i] = if hold > 0.0 { -beyond / hold } else { 0.0 } as f32;
+                    z[i] = moved as f32;
+                    s[i] = grown as f32;
+                }
             }
             Optimizer::Adagrad => {
-                g += penalty(w, l1, l2);
-                let grown = (s * s + g * g).sqrt();
-                if beta + grown > 0.0 {
-                    row[W] = (w - alpha * g / (beta + grown)) as f32;
+                for i in 0..BLOCK {
+                    let (w0, s0) = (f64::from(w[i]), f64::from(s[i]));
+                    let g = f64::from(g[i]) + penalty(w0, l1, l2);
+                    let grown = (s0 * s0 + g * g).sqrt();
+                    let hold = beta + grown;
+                    let step = if hold > 0.0 { alpha * g / hold } else { 0.0 };
+                    w[i] = (w0 - step) as f32;
+                    s[i] = grown as f32;
                 }
-                row[S] = grown as f32;
             }
-            Optimizer::Sgd => row[W] = (w - alpha * (g + penalty(w, l1, l2))) as f32,
+            Optimizer::Sgd => {
+                for i in 0..BLOCK {
+                    let w0 = f64::from(w[i]);
+                    w[i] = (w0 - alpha * (f64::from(g[i]) + penalty(w0, l1, l2))) as f32;
+                }
+            }
         }
     }
+}
+
+const BLOCK: usize = 32;
+
+struct Block {
+    w: [f32; BLOCK],
+    z: [f32; BLOCK],
+    s: [f32; BLOCK],
+    g: [f32; BLOCK],
+}
+
+#[inline(always)]
+unsafe fn step_rows_body(linear: &Linear, places: &[Place], gradients: &[f32]) {
+    for (places, gradients) in places.chunks(BLOCK).zip(gradients.chunks(BLOCK)) {
+        let zeros = [0.0; BLOCK];
+        let mut block = Block {
+            w: zeros,
+            z: zeros,
+            s: zeros,
+            g: zeros,
+        };
+        block.g[..gradients.len()].copy_from_slice(gradients);
+        for (i, place) in places.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            let row = unsafe { &*place.values().cast::<[f32; 3]>() };
+            (block.w[i], block.z[i], block.s[i]) = (row[W], row[Z], row[S]);
+        }
+        linear.step(&mut block);
+        for (i, place) in places.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            let row = unsafe { &mut *place.values().cast::<[f32; 3]>() };
+            (row[W], row[Z], row[S]) = (block.w[i], block.z[i], block.s[i]);
+        }
+    }
+}
+
+/// The linear part of each row, by the widest instructions there are: all give the same bits.
+///
+/// # Safety
+/// Places of rows that nobody else uses, each of three floats or more, each once.
+pub(crate) unsafe fn step_rows(linear: &Linear, places: &[Place], gradients: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+        unsafe fn avx512(linear: &Linear, places: &[Place], gradients: &[f32]) {
+            // SAFETY: the caller's promise.
+            unsafe { step_rows_body(linear, places, gradients) }
+        }
+        #[target_feature(enable = "avx2")]
+        unsafe fn avx2(linear: &Linear, places: &[Place], gradients: &[f32]) {
+            // SAFETY: the caller's promise.
+            unsafe { step_rows_body(linear, places, gradients) }
+        }
+        // SAFETY (both): the level is available; the rest is the caller's promise.
+        match Level::detect() {
+            Level::Avx512 => return unsafe { avx512(linear, places, gradients) },
+            Level::Avx2 => return unsafe { avx2(linear, places, gradients) },
+            Level::Baseline => {}
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { step_rows_body(linear, places, gradients) }
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use super::columns::Columns;
 use super::model::Model;
 use super::part::{Part, Targets};
 use super::settings::{Factors, Optimizer};
-use super::step::{Linear, TAG, step_factors};
+use super::step::{Linear, TAG, step_factors, step_rows, width};
 use super::tally::{Progress, Tally};
 use crate::{Result, invalid};
 
@@ -29,9 +29,10 @@ pub struct Trainer {
     absent: Vec<(u32, u32)>,
 }
 
-/// Distinct rows of a micro-batch and their summed gradients.
+/// Distinct rows of a micro-batch and their summed gradients: the first `count` of each list.
 #[derive(Default)]
 struct Owner {
+    count: usize,
     places: Vec<Place>,
     gradients: Vec<f32>,
     /// Of the factors: sums of `g x S` (rank floats) and of `g x^2`.
@@ -187,7 +188,12 @@ impl Trainer {
             .par_iter_mut()
             .enumerate()
             .for_each(|(number, owner)| {
-                owner.begin(if number == 0 { &places } else { &[] }, settings.rank());
+                let keys = parts.iter().map(|part| part.keys.len()).sum();
+                owner.begin(
+                    if number == 0 { &places } else { &[] },
+                    keys,
+                    settings.rank(),
+                );
                 for part in parts {
                     if number == 0 {
                         owner.add_numbers(part, numbers, settings.rank());
@@ -237,15 +243,22 @@ impl Trainer {
 }
 
 impl Owner {
-    fn begin(&mut self, own: &[Place], rank: usize) {
-        self.places.clear();
-        self.places.extend_from_slice(own);
-        self.gradients.clear();
-        self.gradients.resize(own.len(), 0.0);
-        self.outer.clear();
-        self.outer.resize(own.len() * rank, 0.0);
-        self.inner.clear();
-        self.inner.resize(if rank > 0 { own.len() } else { 0 }, 0.0);
+    /// Room for so many keys beside the owner's `own` rows.
+    fn begin(&mut self, own: &[Place], keys: usize, rank: usize) {
+        let most = own.len() + keys + 1;
+        if self.places.len() < most {
+            self.places.resize(most, Place::NONE);
+            self.gradients.resize(most, 0.0);
+            self.outer.resize(most * rank, 0.0);
+            self.inner.resize(if rank > 0 { most } else { 0 }, 0.0);
+        }
+        self.count = own.len();
+        self.places[..own.len()].copy_from_slice(own);
+        self.gradients[..own.len()].fill(0.0);
+        if rank > 0 {
+            self.outer[..own.len() * rank].fill(0.0);
+            self.inner[..own.len()].fill(0.0);
+        }
     }
 
     /// The bias is the first of the owner's rows, then the numbers.
@@ -271,49 +284,56 @@ impl Owner {
                     continue;
                 }
                 let x = part.values.get(key).copied().unwrap_or(1.0);
-                let distinct = self.distinct(place, rank);
                 let slope = part.slopes[row] * x;
-                self.gradients[distinct] += slope;
+                let (distinct, there) = self.add_gradient(place, slope);
+                if !there {
+                    self.outer[distinct * rank..][..rank].fill(0.0);
+                    self.inner[distinct] = 0.0;
+                }
                 self.add_factors(distinct, slope, x, &part.sums[row * rank..][..rank]);
             }
         } else if part.values.is_empty() {
             for key in keys {
                 let place = part.places[key];
                 if !place.is_none() {
-                    let distinct = self.distinct(place, 0);
-                    self.gradients[distinct] += part.slopes[part.row[key] as usize];
+                    self.add_gradient(place, part.slopes[part.row[key] as usize]);
                 }
             }
         } else {
             for key in keys {
                 let place = part.places[key];
                 if !place.is_none() {
-                    let distinct = self.distinct(place, 0);
-                    self.gradients[distinct] +=
-                        part.slopes[part.row[key] as usize] * part.values[key];
+                    let slope = part.slopes[part.row[key] as usize] * part.values[key];
+                    self.add_gradient(place, slope);
                 }
             }
         }
     }
 
-    /// The number of a row among the owner's. A tag from another batch is told by the place it leads to.
+    /// The number of a row among the owner's, and whether it was there. A tag from another batch is told by the place it
+    /// leads to, and the end of the list for one that leads beyond it. No branch: half of a batch's keys are first ones, and nobody can guess which.
     #[inline(always)]
-    fn distinct(&mut self, place: Place, rank: usize) -> usize {
+    fn distinct(&mut self, place: Place) -> (usize, bool) {
+        let count = self.count;
         // SAFETY: a row of at least `TAG + 1` floats; a key has one owner, and only it touches tags now.
         let tag = unsafe { &mut *place.values().add(TAG).cast::<u32>() };
-        let found = *tag as usize;
-        if self.places.get(found) == Some(&place) {
-            return found;
-        }
-        let fresh = self.places.len();
-        *tag = fresh as u32;
-        self.places.push(place);
-        self.gradients.push(0.0);
-        if rank > 0 {
-            self.outer.resize(self.outer.len() + rank, 0.0);
-            self.inner.push(0.0);
-        }
-        fresh
+        let guess = (*tag as usize).min(self.places.len() - 1);
+        let there = (self.places[guess] == place) & (guess < count);
+        self.places[count] = place;
+        let kept = usize::from(there).wrapping_neg();
+        let number = guess & kept | count & !kept;
+        *tag = number as u32;
+        self.count += usize::from(!there);
+        (number, there)
+    }
+
+    #[inline(always)]
+    fn add_gradient(&mut self, place: Place, slope: f32) -> (usize, bool) {
+        let (number, there) = self.distinct(place);
+        let kept = u32::from(there).wrapping_neg();
+        let before = f32::from_bits(self.gradients[number].to_bits() & kept);
+        self.gradients[number] = before + slope;
+        (number, there)
     }
 
     #[inline(always)]
@@ -328,19 +348,22 @@ impl Owner {
 
     /// Steps every distinct row; `has_bias`: the first is the bias, without penalties and factors.
     fn step(&mut self, linear: &Linear, factors: Option<&Factors>, has_bias: bool) {
-        let free = linear.free();
-        for (number, &place) in self.places.iter().enumerate() {
-            let width = super::step::width(factors.map_or(0, |f| f.rank));
+        let first = usize::from(has_bias);
+        let (places, gradients) = (&self.places[..self.count], &self.gradients[..self.count]);
+        // SAFETY: rows of `TAG + 1` floats or more, in no other owner's hands, each once.
+        unsafe {
+            step_rows(&linear.free(), &places[..first], &gradients[..first]);
+            step_rows(linear, &places[first..], &gradients[first..]);
+        }
+        let Some(factors) = factors else {
+            return;
+        };
+        let (width, sgd) = (width(factors.rank), linear.optimizer() == Optimizer::Sgd);
+        for (number, &place) in places.iter().enumerate().skip(first) {
             // SAFETY: a row of `width` floats, in no other owner's hands.
             let row = unsafe { std::slice::from_raw_parts_mut(place.values(), width) };
-            let bias = has_bias && number == 0;
-            let rule = if bias { &free } else { linear };
-            rule.step(row, self.gradients[number]);
-            if let (Some(factors), false) = (factors, bias) {
-                let outer = &mut self.outer[number * factors.rank..][..factors.rank];
-                let sgd = linear.optimizer() == Optimizer::Sgd;
-                step_factors(factors, sgd, row, outer, self.inner[number]);
-            }
+            let outer = &mut self.outer[number * factors.rank..][..factors.rank];
+            step_factors(factors, sgd, row, outer, self.inner[number]);
         }
     }
 }
