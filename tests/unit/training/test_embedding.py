@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,3 +180,15 @@ def test_a_table_is_exported_and_put_back() -> None:
     for each in (tables, again):
         each.update("s", keys, np.ones((1000, 3), dtype=np.float32), 8)
     assert np.array_equal(again.lookup("s", keys), tables.lookup("s", keys)), "state came along"
+
+
+def test_the_page_on_embeddings_runs() -> None:
+    page = (Path(__file__).parents[3] / "docs/embeddings.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    history = (torch.tensor([9, 10, 11]), torch.tensor([0, 1, 1, 2, 3]), None)
+    for _ in range(3):
+        names["optimizer"].zero_grad()
+        names["model"]({"user": torch.arange(4), "item": torch.arange(4) + 9, "history": history}).sum().backward()
+        names["optimizer"].step()
+    assert names["tables"].rows == {"users": 4, "items": 4}
