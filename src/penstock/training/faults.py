@@ -36,6 +36,13 @@ class LearnerMissing(RequestError):
         )
 
 
+class LearningError(DataError):
+    """What was learnt left all bounds, or cannot be continued (TRAIN020, TRAIN021)."""
+
+    def __init__(self, message: str, hint: str = "", code: str = "TRAIN021") -> None:
+        super().__init__(message, hint, code)
+
+
 def need_trees() -> None:
     """Raises `LearnerMissing` where trees can neither be grown nor scored."""
     if find_spec("lightgbm") is None:

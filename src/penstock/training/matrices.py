@@ -88,7 +88,7 @@ class Encoder:
             columns += list(_vector(batch.column(name), name, width).T)
         columns += [self._codes(batch.column(name), name) for name in layout.categorical]
         numbers = _stack(columns, batch.num_rows)
-        slots = tuple(_keys(batch, keys, weights) for keys, weights in layout.slots)
+        slots = tuple(keys_of(batch, keys, weights) for keys, weights in layout.slots)
         if layout.positions:
             slots = tuple(slots[0].place(i) for i in range(self.places))
         return Matrix(batch.num_rows, numbers, slots)
@@ -122,7 +122,8 @@ def learn(
     encoder.widths = tuple(_width(held, name) for name in layout.vectors)
     encoder.categories = {name: _values(held, name) for name in layout.categorical}
     if layout.positions:
-        encoder.places = max((int(np.diff(_keys(b, *layout.slots[0]).offsets).max(initial=0)) for b in held), default=0)
+        lengths = (np.diff(keys_of(b, *layout.slots[0]).offsets) for b in held)
+        encoder.places = max((int(each.max(initial=0)) for each in lengths), default=0)
     parts = []
     while held:
         parts.append(encoder.encode(held.pop(0)))
@@ -225,7 +226,8 @@ def _values(held: Sequence[pa.RecordBatch], name: str) -> Sequence[str] | Sequen
     return sorted(found)
 
 
-def _keys(batch: pa.RecordBatch, name: str, weights: str) -> Keys:
+def keys_of(batch: pa.RecordBatch, name: str, weights: str) -> Keys:
+    """A column of key lists, with the column of their weights (or "")."""
     return _list_of_keys(batch.column(name), batch.column(weights) if weights else None, name)
 
 

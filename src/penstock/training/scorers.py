@@ -22,6 +22,7 @@ from penstock import native
 from penstock.training import trees
 from penstock.training.faults import need_trees
 from penstock.training.matrices import Keys, Matrix
+from penstock.training.online_scorer import OnlineScorer, sigmoid
 from penstock.training.sparse import Columns
 from penstock.training.svm import Machine
 
@@ -130,12 +131,9 @@ def load_scorer(folder: Path, stored: Mapping[str, Any], fields: int) -> Scorer:
         return TreeScorer.load(folder, stored, fields)
     if stored["form"] == "svm":
         return MachineScorer.load(folder, stored)
+    if stored["form"] == "online":
+        return OnlineScorer.load(folder, stored)
     raise ValueError(f"a model of the unknown form {stored['form']!r}")
-
-
-def sigmoid(margins: Floats) -> Floats:
-    with np.errstate(over="ignore"):  # exp(-m) = inf is the right limit: a score of 0
-        return 1.0 / (1.0 + np.exp(-margins))
 
 
 def _tables(weights: Weights) -> Sequence[native.KeyTable]:

@@ -1,0 +1,122 @@
+"""`lr` and `fm`: models that learn as rows stream by, and go on from an earlier model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from penstock.data.schema import Info, ModelInfo
+from penstock.operators.base import CheckContext, Checked, Fault, Model, ModelRef, Result, RunContext
+from penstock.training import checks
+from penstock.training.operators import Trainer
+
+if TYPE_CHECKING:
+    from penstock.training.bundle import Bundle
+    from penstock.training.online import OnlineParameters
+    from penstock.training.online_scorer import Rates
+
+#: How far a step goes where `alpha` is not given.
+ALPHA = {"ftrl": 0.05, "adagrad": 0.05, "sgd": 0.002}
+
+
+class _Online(Trainer):
+    optimizer: Literal["ftrl", "adagrad", "sgd"] = Field("ftrl", description="how weights move")
+    alpha: float | None = Field(None, gt=0, description="how far; default: .05, with sgd .002")
+    beta: float = Field(1.0, ge=0, description="ftrl, adagrad: the greater, the shorter a key's first steps")
+    l1: float = Field(0.0, ge=0, description="L1 of a weight: with ftrl rare keys end at exactly 0")
+    l2: float = Field(0.0, ge=0, description="L2 of a weight")
+    epochs: int = Field(1, ge=1, le=1000, description="passes at most; with valid, it stops when a pass does not help")
+    batch: int = Field(256, ge=1, le=65_536, description="rows scored before they are learnt from, once rows are many")
+    min_count: int = Field(1, ge=1, le=255, description="a key becomes a row of the model at this many sightings")
+    start: ModelRef = Field("", description="a model of the same type to go on from: a step or the folder of a bundle")
+
+    def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
+        checked = super().check(inputs, context)
+        if not self.start:
+            return checked
+        found = inputs.get(self.start)
+        faults: list[Fault] = []
+        if not isinstance(found, ModelInfo):
+            found, faults = checks.bundle_info(self.start, context)
+        if found.algorithm and found.algorithm != self.type:
+            said = f"start is a model of '{found.algorithm}', and {self.type} goes on from models of {self.type} alone"
+            faults.append(Fault("TRAIN020", said, "leave start out to begin anew"))
+        return Checked(checked.outputs, (*checked.faults, *faults))
+
+    def run(self, inputs: Mapping[str, Any], context: RunContext) -> Result:
+        from penstock.training.bundle import Bundle, load
+        from penstock.training.online_fitting import Task, fit
+
+        schema = checks.frame(context.info(self.from_))
+        layout, _ = self._layout(schema)
+        plan = checks.plan_of(schema, layout, context)
+        start: Bundle | None = None
+        if self.start:
+            given = inputs.get(self.start)
+            start = load(given.path if isinstance(given, Model) else self.start)
+        slots = [schema.get(name) for name, _ in layout.slots]
+        shared = not layout.positions and all(c is not None and c.role == "slot" for c in slots)
+        valid = inputs[self.valid] if self.valid else None
+        task = Task(inputs[self.from_], valid, layout, self.label, self.weight, shared, plan, start)
+        fitted = fit(task, self._parameters(context), context)
+        parameters = self.model_dump(by_alias=True, mode="json", exclude_defaults=False)
+        bundle = Bundle(
+            self.type, self.label, fitted.encoder, fitted.scorer, plan, checks.raw_types(schema, plan, context),
+            parameters, fitted.numbers, checks.plain(context.lineage),
+        )  # fmt: skip
+        folder = context.scratch / "bundle"
+        bundle.save(folder)
+        context.metrics(fitted.numbers)
+        for section in fitted.sections:
+            context.show(section)
+        return Result({"": Model(folder)}, {"": bundle.info})
+
+    def _rates(self) -> Rates:
+        from penstock.training.online_scorer import Rates
+
+        alpha = self.alpha if self.alpha is not None else ALPHA[self.optimizer]
+        return Rates(self.optimizer, alpha, self.beta, self.l1, self.l2, min_count=self.min_count)
+
+    def _parameters(self, context: RunContext) -> OnlineParameters:
+        from penstock.training.online import OnlineParameters
+
+        return OnlineParameters(self._rates(), self.epochs, self.batch, self.seed, self._threads(context))
+
+
+class Lr(_Online):
+    """A logistic regression over raw keys and numbers that learns as rows stream by; gives a model.
+
+    Reads slots and dense columns after `features`, otherwise numbers, or `keys` with `weights`. Numbers are
+    standardised by the first 10,000 rows, missing ones count as their mean. Every row is scored before it is learnt
+    from: progressive_logloss and progressive_auc among the metrics are of those scores. The same rows give the same
+    model at any number of threads. `start` goes on from an earlier model: slots are matched by name.
+    """
+
+    type: ClassVar[str] = "lr"
+    example: ClassVar[str] = '<process name="m" type="lr" from="mapped" label="label" alpha="0.05" l1="1"/>'
+
+
+class Fm(_Online):
+    """A factorisation machine: as `lr`, and a product of learnt factors for each pair of keys; gives a model.
+
+    Reads what `lr` reads; numbers have factors too. A key becomes a row at its second sighting (`min_count`): until
+    then it adds nothing. Factors move by Adagrad with one rate a row (by SGD with optimizer="sgd").
+    """
+
+    type: ClassVar[str] = "fm"
+    example: ClassVar[str] = '<process name="m" type="fm" from="mapped" label="label" rank="8"/>'
+
+    rank: int = Field(8, ge=1, le=256, description="factors a key")
+    min_count: int = Field(2, ge=1, le=255, description="a key becomes a row of the model at this many sightings")
+    factor_alpha: float | None = Field(None, gt=0, description="how far factors move; default: as alpha")
+    factor_l2: float = Field(0.0001, ge=0, description="L2 of factors, applied where a batch touches them")
+    spread: float = Field(0.01, ge=0, description="standard deviation of factors at first")
+
+    def _rates(self) -> Rates:
+        from dataclasses import replace
+
+        rates = super()._rates()
+        factor_alpha = self.factor_alpha if self.factor_alpha is not None else rates.alpha
+        return replace(rates, rank=self.rank, factor_alpha=factor_alpha, factor_l2=self.factor_l2, spread=self.spread)
