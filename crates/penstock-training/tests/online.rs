@@ -390,6 +390,28 @@ fn a_key_is_admitted_at_its_third_sighting() {
 }
 
 #[test]
+fn a_further_pass_makes_no_rows() {
+    let mut rare = settings(Optimizer::Ftrl, 2, 1);
+    rare.least = 2;
+    let mut trainer = Trainer::new(Model::new(rare, 1, 0, true, false).unwrap()).unwrap();
+    for _ in 0..3 {
+        trainer.begin_pass();
+        let slots = [Slot {
+            offsets: Offsets::Narrow(&[0, 1, 2, 3]),
+            keys: &[9, 8, 9],
+            values: None,
+        }];
+        let columns = Columns {
+            rows: 3,
+            slots: &slots,
+            numbers: &[],
+        };
+        trainer.learn(&columns, &[1.0, 0.0, 1.0], None).unwrap();
+    }
+    assert_eq!(trainer.model.keys(), 1);
+}
+
+#[test]
 fn places_in_a_list_are_fields() {
     let mut one = settings(Optimizer::Ftrl, 0, 2);
     one.rates.l1 = 0.0;

@@ -27,6 +27,7 @@ pub struct Trainer {
     size: usize,
     filled: usize,
     absent: Vec<(u32, u32)>,
+    passes: u32,
 }
 
 /// Distinct rows of a micro-batch and their summed gradients: the first `count` of each list.
@@ -59,6 +60,7 @@ impl Trainer {
             size,
             filled: 0,
             absent: vec![],
+            passes: 0,
         })
     }
 
@@ -150,7 +152,9 @@ impl Trainer {
         self.tally.progress()
     }
 
+    /// A pass over the rows begins. Keys are sighted in the first one only: another would count the same rows again.
     pub fn begin_pass(&mut self) {
+        self.passes += 1;
         self.tally = Tally::new();
     }
 
@@ -217,6 +221,9 @@ impl Trainer {
     /// taken at zeros (ADR 0030).
     fn sight(&mut self) -> Result<()> {
         self.absent.clear();
+        if self.passes > 1 {
+            return Ok(());
+        }
         for (number, part) in (0u32..).zip(&self.parts) {
             let none = part
                 .places
