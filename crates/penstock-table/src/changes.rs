@@ -1,26 +1,99 @@
 //! Which rows of a shard changed in which epoch, and which keys went: enough for "everything since epoch E".
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// The rows of one finished epoch, in whichever form is smaller.
+/// Rows of one finished epoch, in whichever form is smaller.
 enum Frozen {
     Bits(Box<[u64]>),
     List(Box<[u32]>),
 }
 
+/// What one finished epoch changed in a shard. Never changes again, so open cuts share it.
+pub struct Epoch {
+    rows: Frozen,
+    gone: Vec<u64>,
+}
+
+impl Epoch {
+    /// Of these rows, ascending, and of these evicted hashes.
+    pub fn of(rows: Vec<u32>, gone: Vec<u64>) -> Epoch {
+        Epoch {
+            rows: Frozen::List(rows.into()),
+            gone,
+        }
+    }
+
+    pub fn has(&self, row: u32) -> bool {
+        match &self.rows {
+            Frozen::Bits(bits) => bits
+                .get(row as usize >> 6)
+                .is_some_and(|word| word >> (row & 63) & 1 == 1),
+            Frozen::List(rows) => rows.binary_search(&row).is_ok(),
+        }
+    }
+
+    pub fn each_row(&self, mut each: impl FnMut(u32)) {
+        match &self.rows {
+            Frozen::Bits(bits) => rows_of(bits).for_each(each),
+            Frozen::List(rows) => rows.iter().for_each(|&row| each(row)),
+        }
+    }
+
+    /// Hashes evicted in the epoch, in order.
+    pub fn gone(&self) -> &[u64] {
+        &self.gone
+    }
+
+    fn bytes(&self) -> usize {
+        let rows = match &self.rows {
+            Frozen::Bits(bits) => bits.len() * 8,
+            Frozen::List(rows) => rows.len() * 4,
+        };
+        rows + self.gone.capacity() * 8
+    }
+}
+
 /// One shard's changed rows and evicted hashes.
-#[derive(Default)]
 pub struct Changes {
     /// Changed in the current epoch, one bit a row.
     bits: Vec<u64>,
     changed: u32,
-    frozen: VecDeque<(u32, Frozen)>,
-    gone: VecDeque<(u64, u32)>,
+    frozen: VecDeque<(u32, Arc<Epoch>)>,
+    /// Evicted in the current epoch.
+    gone: Vec<u64>,
+    /// Tombstones of all epochs.
+    tombstones: usize,
+    epoch: u32,
     /// Nobody asks for anything before this epoch.
     oldest: u32,
 }
 
+impl Default for Changes {
+    fn default() -> Changes {
+        Changes::at(1, 1, VecDeque::new())
+    }
+}
+
 impl Changes {
+    /// In epoch `epoch`, with what finished epochs from `oldest` on changed.
+    pub fn at(epoch: u32, oldest: u32, frozen: VecDeque<(u32, Arc<Epoch>)>) -> Changes {
+        Changes {
+            bits: Vec::new(),
+            changed: 0,
+            tombstones: frozen.iter().map(|(_, epoch)| epoch.gone.len()).sum(),
+            frozen,
+            gone: Vec::new(),
+            epoch,
+            oldest,
+        }
+    }
+
+    /// Finished epochs that are kept, oldest first.
+    pub fn finished(&self) -> &VecDeque<(u32, Arc<Epoch>)> {
+        &self.frozen
+    }
+
     /// Room for rows below `end`.
     pub fn reach(&mut self, end: u32) {
         let words = (end as usize).div_ceil(64);
@@ -53,51 +126,69 @@ impl Changes {
         *word &= !bit;
     }
 
-    pub fn bury(&mut self, hash: u64, epoch: u32) {
-        if epoch >= self.oldest {
-            self.gone.push_back((hash, epoch));
+    pub fn bury(&mut self, hash: u64) {
+        if self.epoch >= self.oldest {
+            self.gone.push(hash);
+            self.tombstones += 1;
         }
     }
 
     pub fn tombstones(&self) -> usize {
-        self.gone.len()
+        self.tombstones
     }
 
     /// The epoch of the oldest tombstone that goes if all but `most` of them go.
     pub fn epoch_at_bound(&self, most: usize) -> Option<u32> {
-        let over = self.gone.len().checked_sub(most + 1)?;
-        Some(self.gone[over].1)
+        let mut over = self.tombstones.checked_sub(most + 1)?;
+        for (epoch, set) in &self.frozen {
+            over = match over.checked_sub(set.gone.len()) {
+                Some(over) => over,
+                None => return Some(*epoch),
+            };
+        }
+        Some(self.epoch)
     }
 
-    /// Ends `epoch`: its changed rows become a set of their own.
-    pub fn freeze(&mut self, epoch: u32) {
-        let set = if (self.changed as usize) * 2 < self.bits.len() {
-            Frozen::List(rows_of(&self.bits).collect())
+    /// Ends the epoch: what it changed becomes a set of its own. Returns the words of bits that it was told by.
+    pub fn freeze(&mut self) -> usize {
+        let words = self.bits.len();
+        let rows = if (self.changed as usize) * 2 < words {
+            let rows = Frozen::List(rows_of(&self.bits).take(self.changed as usize).collect());
+            if self.changed > 0 {
+                self.bits.fill(0);
+            }
+            rows
         } else {
-            Frozen::Bits(self.bits.clone().into())
+            Frozen::Bits(std::mem::replace(&mut self.bits, vec![0; words]).into())
         };
-        self.frozen.push_back((epoch, set));
-        self.bits.fill(0);
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.shrink_to_fit();
+        self.frozen
+            .push_back((self.epoch, Arc::new(Epoch { rows, gone })));
+        self.epoch += 1;
         self.changed = 0;
+        words
     }
 
     /// Forgets everything before `epoch`.
     pub fn forget(&mut self, epoch: u32) {
         self.oldest = self.oldest.max(epoch);
         while self.frozen.front().is_some_and(|(old, _)| *old < epoch) {
-            self.frozen.pop_front();
+            if let Some((_, old)) = self.frozen.pop_front() {
+                self.tombstones -= old.gone.len();
+            }
         }
-        while self.gone.front().is_some_and(|(_, old)| *old < epoch) {
-            self.gone.pop_front();
+        if self.epoch < epoch {
+            self.tombstones -= self.gone.len();
+            self.gone = Vec::new();
         }
-        self.gone.shrink_to(2 * self.gone.len());
     }
 
     /// The numbers of rows changed in `since` or later, ascending, each once. Rows that went since may be among them.
     pub fn rows_since(&self, since: u32) -> Vec<u32> {
         let mut all = self.bits.clone();
         for (_, set) in self.frozen.iter().filter(|(epoch, _)| *epoch >= since) {
-            match set {
+            match &set.rows {
                 Frozen::Bits(bits) => all
                     .iter_mut()
                     .zip(bits)
@@ -112,19 +203,15 @@ impl Changes {
 
     /// Hashes evicted in `since` or later, newest first. A hash may appear again.
     pub fn gone_since(&self, since: u32) -> impl Iterator<Item = u64> + '_ {
-        self.gone
-            .iter()
-            .rev()
-            .take_while(move |(_, epoch)| *epoch >= since)
-            .map(|(hash, _)| *hash)
+        let older = self.frozen.iter().rev();
+        let older = older.take_while(move |(epoch, _)| *epoch >= since);
+        let older = older.flat_map(|(_, set)| set.gone.iter().rev());
+        self.gone.iter().rev().chain(older).copied()
     }
 
     pub fn bytes(&self) -> u64 {
-        let sets = self.frozen.iter().map(|(_, set)| match set {
-            Frozen::Bits(bits) => bits.len() * 8,
-            Frozen::List(rows) => rows.len() * 4,
-        });
-        (self.bits.capacity() * 8 + self.gone.capacity() * 16 + sets.sum::<usize>()) as u64
+        let sets = self.frozen.iter().map(|(_, set)| set.bytes());
+        (self.bits.capacity() * 8 + self.gone.capacity() * 8 + sets.sum::<usize>()) as u64
     }
 }
 

@@ -44,21 +44,24 @@ impl Table {
 
     /// Ends the epoch and returns the number of the next. What nobody registered for is forgotten.
     pub fn flip(&mut self) -> u32 {
-        let epoch = self.clock.epoch;
-        match &self.pool {
-            Some(pool) => pool.install(|| {
-                self.shards
-                    .par_iter_mut()
-                    .for_each(|shard| shard.changes.freeze(epoch))
-            }),
-            None => self
-                .shards
-                .iter_mut()
-                .for_each(|shard| shard.changes.freeze(epoch)),
-        }
-        self.clock.epoch += 1;
+        self.freeze();
         self.release();
         self.clock.epoch
+    }
+
+    /// Ends the epoch and forgets nothing. Returns the words of bits that it was told by.
+    pub(crate) fn freeze(&mut self) -> usize {
+        self.clock.epoch += 1;
+        match &self.pool {
+            Some(pool) => pool.install(|| {
+                let shards = self.shards.par_iter_mut();
+                shards.map(|shard| shard.changes.freeze()).sum()
+            }),
+            None => {
+                let shards = self.shards.iter_mut();
+                shards.map(|shard| shard.changes.freeze()).sum()
+            }
+        }
     }
 
     /// Keeps changes for a consumer that has everything before `epoch` (or will take a full snapshot now).
@@ -73,7 +76,7 @@ impl Table {
         self.release();
     }
 
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         let bound = self
             .clock
             .epoch

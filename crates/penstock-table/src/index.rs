@@ -247,6 +247,25 @@ impl Buckets {
         ((self.first + bucket) as u64) << REMAINDER_BITS | line.remainder(entry)
     }
 
+    /// The home line of an entry of a line of local bucket `bucket`.
+    pub fn home_in(&self, bucket: usize, line: &Line, entry: usize) -> u32 {
+        home(line.remainder(entry), self.lines[bucket])
+    }
+
+    /// Gives the empty local bucket `bucket` at least so many lines, as growth would have; None if there is no memory or
+    /// growth comes past no such number.
+    pub fn reserve(&mut self, memory: &Lines, bucket: usize, lines: u32) -> Option<()> {
+        debug_assert!(self.used[bucket] == 0);
+        let mut reached = self.lines[bucket];
+        while reached < lines {
+            let (class, size, _) = place(reached);
+            memory.map(class)?;
+            reached += 1 << size;
+        }
+        self.lines[bucket] = reached;
+        (reached == lines).then_some(())
+    }
+
     /// Adds an absent hash. None (and nothing changed) if the system has no memory for growth.
     pub fn insert(
         &mut self,

@@ -1,11 +1,15 @@
 //! Embedding rows by raw 64-bit keys: they appear when seen and leave when stale.
 //!
-//! In: keys, gradients and counts. Out: values, changes since an epoch. No transport, no files, no Python here.
-//! Read `docs/adr/0030-embedding-table.md` first, then `table.rs`.
+//! In: keys, gradients and counts. Out: values, changes since an epoch, checkpoints, snapshots. No transport, no Python here.
+//! Read `docs/adr/0030-embedding-table.md` first, then `table.rs`; `0032-checkpoints-and-snapshots.md` for what is on disk.
 
+mod artefact;
 mod batch;
 mod changes;
+mod checkpoint;
 mod config;
+mod cut;
+pub mod disk;
 mod epochs;
 mod error;
 mod group;
@@ -26,15 +30,20 @@ mod rows;
 mod shard;
 mod simd;
 mod sketch;
+mod snapshot;
 mod store;
 mod sweep;
 mod table;
 mod update;
+mod view;
 
+pub use artefact::ArtefactError;
 pub use batch::{Pulled, Update};
+pub use checkpoint::{Checkpoint, Checkpoints, Committed, CutOptions, OpenCut};
 pub use config::{
     Admission, Bounds, Engine, Eviction, GradientRules, MAX_DIM, Missing, Score, TableConfig,
 };
+pub use cut::PrepareWork;
 pub use epochs::Change;
 pub use error::{Result, TableError};
 pub use half::Dtype;
@@ -48,7 +57,9 @@ pub use pool::{Bag, Pooling, Staged};
 pub use room::Memory;
 pub use shard::Work;
 pub use simd::Level;
+pub use snapshot::{OpenSnapshot, Snapshot, SnapshotTable, prepare_snapshot};
 pub use store::{Keys, Slot, Store};
 pub use sweep::{Cursor, Swept};
 pub use table::{Clock, Table};
 pub use update::Updated;
+pub use view::View;

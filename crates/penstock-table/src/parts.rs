@@ -27,6 +27,9 @@ impl Table {
                 &self.shards[bucket / BUCKETS_A_SHARD],
                 bucket % BUCKETS_A_SHARD,
             );
+            if shard.rows.live() == 0 {
+                continue;
+            }
             for at in 0..shard.buckets.lines(bucket) {
                 let line = shard.buckets.line(&self.shared.lines, bucket, at);
                 for entry in line.entries() {
@@ -54,6 +57,7 @@ impl Table {
             Some(row) => {
                 let shard = &mut self.shards[shard_of(hash)];
                 if let Some(number) = shard.buckets.find(&self.shared.lines, hash) {
+                    shard.save(&self.shared.layout, number, hash);
                     shard.changes.mark(number);
                 }
                 row

@@ -9,7 +9,7 @@ use crate::error::{Result, TableError};
 use crate::half::Dtype;
 use crate::hash::mix;
 use crate::index::Home;
-use crate::line::{Line, Search, prefetch};
+use crate::line::{Line, Plain, Search, prefetch};
 use crate::lookup::shard_of;
 use crate::shard::{Inserting, Shard, Shared};
 use crate::simd::at_each_level;
@@ -99,7 +99,15 @@ impl Places {
             ..
         } = &mut self.table;
         let shard = &mut shards[shard_of(hash)];
-        if let Some(row) = shard.buckets.find(&shared.lines, hash) {
+        let line = shard.buckets.home_line(&shared.lines, hash);
+        // A home line knows of most absent keys that they are nowhere: no walk over the full lines behind it.
+        // SAFETY: the line is this hash's; `Plain` needs no instructions.
+        let found = match unsafe { shard.buckets.find_at_home::<Plain>(line, hash) } {
+            Home::Row(row) => Some(row),
+            Home::Absent => None,
+            Home::Beyond => shard.buckets.find(&shared.lines, hash),
+        };
+        if let Some(row) = found {
             return Ok(Place(shard.rows.row(&shared.layout, row).values.cast()));
         }
         clock.sightings += 1;

@@ -2,6 +2,7 @@
 
 use crate::changes::Changes;
 use crate::config::TableConfig;
+use crate::cut::Keep;
 use crate::index::{Buckets, Entry, Lines, locator};
 use crate::rows::{COUNT, Extents, LAST_SEEN, LOCATOR, Layout, Row, Rows};
 use crate::simd::Level;
@@ -22,6 +23,8 @@ pub(crate) struct Shard {
     pub rows: Rows,
     pub changes: Changes,
     pub sketch: Sketch,
+    /// This shard's side of an open cut.
+    pub keep: Option<Box<Keep>>,
 }
 
 /// The work of growth and of fresh memory, counted by the table itself.
@@ -73,6 +76,7 @@ impl Shard {
             rows: Rows::new(),
             changes: Changes::default(),
             sketch,
+            keep: None,
         }
     }
 
@@ -97,6 +101,9 @@ impl Shard {
         by.work
             .insert(growth.entries_moved, growth.pages_faulted + pages);
         self.changes.mark(number);
+        if let Some(keep) = &mut self.keep {
+            keep.born(number);
+        }
         let row = self.rows.row(&shared.layout, number);
         // SAFETY: the row is this shard's, held by `&mut`, and every word is within its side.
         unsafe {
@@ -140,14 +147,25 @@ impl Shard {
         Some(row)
     }
 
+    /// A present row is about to change or go: an open cut may want it as it is.
+    #[cold]
+    pub fn save(&mut self, layout: &Layout, number: u32, hash: u64) {
+        if let Some(keep) = &mut self.keep {
+            keep.save(layout, number, hash, self.rows.row(layout, number));
+        }
+    }
+
     /// Takes a present hash out and leaves a tombstone.
-    pub fn evict(&mut self, shared: &Shared, hash: u64, epoch: u32) -> bool {
+    pub fn evict(&mut self, shared: &Shared, hash: u64) -> bool {
         let Some(number) = self.buckets.remove(&shared.lines, hash) else {
             return false;
         };
+        if self.keep.is_some() {
+            self.save(&shared.layout, number, hash);
+        }
         self.rows.release(&shared.layout, number);
         self.changes.unmark(number);
-        self.changes.bury(hash, epoch);
+        self.changes.bury(hash);
         true
     }
 }

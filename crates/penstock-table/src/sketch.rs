@@ -7,6 +7,8 @@ use crate::hash::mix;
 
 const COUNTERS: usize = 60;
 const PROBES: usize = 4;
+/// Bytes of a line.
+pub const LINE: usize = 64;
 /// The highest count it can tell.
 pub const MOST: u32 = 255;
 
@@ -43,8 +45,8 @@ impl Sketch {
     /// Adds `sightings` of a hash after `halvings` halvings; returns its estimated count, at most `MOST`.
     pub fn add(&mut self, hash: u64, sightings: u32, halvings: u32) -> u32 {
         let bits = mix(hash);
-        let at = (u128::from(bits) * self.lines.len() as u128) >> 64;
-        let line = &mut self.lines[at as usize];
+        let at = self.place(hash);
+        let line = &mut self.lines[at];
         let behind = halvings - line.halvings;
         if behind > 0 {
             line.counters
@@ -66,9 +68,43 @@ impl Sketch {
         count
     }
 
+    /// The number of lines.
+    pub fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The line of a hash.
+    pub fn place(&self, hash: u64) -> usize {
+        ((u128::from(mix(hash)) * self.lines.len() as u128) >> 64) as usize
+    }
+
+    /// A line as artefacts have it.
+    pub fn line(&self, at: usize) -> [u8; LINE] {
+        let mut bytes = [0; LINE];
+        bytes[..COUNTERS].copy_from_slice(&self.lines[at].counters);
+        bytes[COUNTERS..].copy_from_slice(&self.lines[at].halvings.to_le_bytes());
+        bytes
+    }
+
+    /// Takes all lines from what `line` gave, one after another. None if there are not as many, or of a later time.
+    pub fn restore(&mut self, bytes: &[u8], halvings_so_far: u32) -> Option<()> {
+        let (lines, rest) = bytes.as_chunks::<LINE>();
+        if lines.len() != self.lines.len() || !rest.is_empty() {
+            return None;
+        }
+        for (line, bytes) in self.lines.iter_mut().zip(lines) {
+            let (counters, halvings) = bytes.split_at(COUNTERS);
+            line.counters.copy_from_slice(counters);
+            line.halvings = crate::artefact::word(halvings, 0);
+            if line.halvings > halvings_so_far {
+                return None;
+            }
+        }
+        Some(())
+    }
+
     /// Asks for the line of a hash.
     pub fn prefetch(&self, hash: u64) {
-        let at = (u128::from(mix(hash)) * self.lines.len() as u128) >> 64;
-        crate::line::prefetch(self.lines.as_ptr().wrapping_add(at as usize));
+        crate::line::prefetch(self.lines.as_ptr().wrapping_add(self.place(hash)));
     }
 }

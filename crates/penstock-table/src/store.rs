@@ -75,6 +75,11 @@ impl Store {
         &mut self.tables
     }
 
+    /// The slots in order of their number.
+    pub fn slots(&self) -> impl Iterator<Item = (u32, Slot)> + '_ {
+        self.slots.iter().map(|(&id, &slot)| (id, slot))
+    }
+
     pub fn slot(&self, slot: u32) -> Result<Slot> {
         self.slots
             .get(&slot)

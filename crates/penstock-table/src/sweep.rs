@@ -78,7 +78,6 @@ impl Judge {
         cursor: &mut Cursor,
         budget: u64,
         now: u32,
-        epoch: u32,
     ) -> Swept {
         let mut swept = Swept::default();
         while swept.lines < budget && !shared.config.eviction.is_none() {
@@ -87,21 +86,10 @@ impl Judge {
             let lines = shard.buckets.lines(bucket);
             let from = cursor.line.min(lines);
             let to = lines.min(from + TOGETHER.min((budget - swept.lines).min(16) as u32));
-            self.candidates.clear();
-            for at in from..to {
-                let line = shard.buckets.line(&shared.lines, bucket, at);
-                for entry in line.entries() {
-                    let row = shard.rows.row(&shared.layout, line.row(entry));
-                    prefetch(row.side);
-                    self.candidates.push(Candidate {
-                        hash: shard.buckets.hash_in(bucket, line, entry),
-                        row,
-                    });
-                }
-            }
+            self.gather(shared, shard, bucket, from, to);
             self.judge(shared, now);
             for &hash in &self.condemned {
-                shard.evict(shared, hash, epoch);
+                shard.evict(shared, hash);
             }
             swept.lines += u64::from(to - from);
             swept.visited += self.candidates.len() as u64;
@@ -120,6 +108,34 @@ impl Judge {
             }
         }
         swept
+    }
+
+    /// The rows whose home is one of these lines, in order of hash: where entries lie beyond their home depends on the
+    /// table's past, and a restored table has another one.
+    fn gather(&mut self, shared: &Shared, shard: &Shard, bucket: usize, from: u32, to: u32) {
+        self.candidates.clear();
+        let lines = shard.buckets.lines(bucket);
+        let mut passed = false;
+        for at in (from..lines).chain(0..from) {
+            if (at < from || at >= to) && !passed {
+                break;
+            }
+            let line = shard.buckets.line(&shared.lines, bucket, at);
+            passed = line.was_passed();
+            for entry in line.entries() {
+                if !(from..to).contains(&shard.buckets.home_in(bucket, line, entry)) {
+                    continue;
+                }
+                let row = shard.rows.row(&shared.layout, line.row(entry));
+                prefetch(row.side);
+                self.candidates.push(Candidate {
+                    hash: shard.buckets.hash_in(bucket, line, entry),
+                    row,
+                });
+            }
+        }
+        self.candidates
+            .sort_unstable_by_key(|candidate| candidate.hash);
     }
 
     fn judge(&mut self, shared: &Shared, now: u32) {

@@ -198,6 +198,7 @@ impl Table {
             self.shared.layout.state_len,
         )?;
         self.make_room(batch.keys, mask)?;
+        self.end_given_up_cut();
         self.clock.update += 1;
         let halvings = match self.shared.config.admission {
             crate::config::Admission::Count { halve_every, .. } => {
@@ -257,14 +258,13 @@ impl Table {
 
     /// Looks at up to `lines` lines of the index (at most six rows each) from where the last sweep ended.
     pub fn sweep(&mut self, lines: u64) -> Swept {
-        let Clock { now_s, epoch, .. } = self.clock;
+        let now_s = self.clock.now_s;
         let swept = self.judge.sweep(
             &self.shared,
             &mut self.shards,
             &mut self.clock.cursor,
             lines,
             now_s,
-            epoch,
         );
         if swept.evicted > 0 {
             self.bound_tombstones();
@@ -275,7 +275,7 @@ impl Table {
     /// Drops a key's row, leaving a tombstone. Whether there was one.
     pub fn evict(&mut self, key: u64) -> bool {
         let hash = mix(key);
-        let gone = self.shards[shard_of(hash)].evict(&self.shared, hash, self.clock.epoch);
+        let gone = self.shards[shard_of(hash)].evict(&self.shared, hash);
         self.bound_tombstones();
         gone
     }

@@ -203,6 +203,9 @@ unsafe fn apply_body<S: Search>(
             let shows = distinct.shows.get(from + i).copied();
             let row = match rows[turn][i] {
                 Some(number) => {
+                    if shard.keep.is_some() {
+                        shard.save(layout, number, key.hash);
+                    }
                     shard.changes.mark(number);
                     let row = shard.rows.row(layout, number);
                     touch(shared, row, key.occurrences, shows, moment.now);
@@ -293,6 +296,9 @@ fn absent(
         _ if at_once => key.occurrences,
         Admission::Count { least, .. } => {
             done.sightings += u64::from(key.occurrences);
+            if let Some(keep) = &mut shard.keep {
+                keep.save_sketch(&shard.sketch, key.hash);
+            }
             let count = shard.sketch.add(key.hash, key.occurrences, moment.halvings);
             if count < least || key.occurrences == 0 {
                 return None;
