@@ -184,7 +184,7 @@ def main() -> None:
         features = generate(folder, rows)
         bits = min(30, math.ceil(math.log2(features)) + 1)
         ours = Ours(folder)
-        ours.text(rows).sink_parquet(folder / "rows.parquet", compression="lz4", row_group_size=BATCH_ROWS)
+        ours.text(rows).sink_parquet(folder / "rows.parquet", compression="uncompressed", row_group_size=BATCH_ROWS)
         for count, file in ((few, "few.vw"), (fm_rows, "fm.vw")):
             with (folder / "rows.vw").open("rb") as full, (folder / file).open("wb") as part:
                 part.writelines(line for _, line in zip(range(count), full, strict=False))

@@ -288,9 +288,9 @@ fn beginnings(data: &Data, settings: &Settings) -> Starts {
 }
 
 fn assert_equals_reference(optimizer: Optimizer, rank: usize) {
-    let data = data(1500);
+    let data = data(6000);
     let settings = settings(optimizer, rank, 1);
-    let trainer = data.trained(settings, 1500);
+    let trainer = data.trained(settings, 6000);
     let (expected, loss) = reference(&data, &settings, &beginnings(&data, &settings));
     let found = trainer.model.rows();
     assert_eq!(found.keys.len(), expected.len());
@@ -309,7 +309,7 @@ fn assert_equals_reference(optimizer: Optimizer, rank: usize) {
         }
     }
     assert!((trainer.progress().logloss - loss).abs() < 1e-6);
-    assert_eq!(trainer.progress().rows, 1500);
+    assert_eq!(trainer.progress().rows, 6000);
 }
 
 #[test]
@@ -332,10 +332,10 @@ fn a_factorisation_machine_is_its_formulas() {
 
 #[test]
 fn threads_and_cuts_change_no_bit() {
-    let data = data(3000);
+    let data = data(10_000);
     for rank in [0, 3] {
-        let one = data.trained(settings(Optimizer::Ftrl, rank, 1), 3000);
-        for (threads, cut) in [(2, 3000), (3, 7), (1, 1), (5, 250)] {
+        let one = data.trained(settings(Optimizer::Ftrl, rank, 1), 10_000);
+        for (threads, cut) in [(2, 3000), (3, 777), (1, 13), (5, 250)] {
             let other = data.trained(settings(Optimizer::Ftrl, rank, threads), cut);
             assert_eq!(other.model.rows(), one.model.rows());
             assert_eq!(other.progress(), one.progress());

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::columns::Columns;
 use super::model::Model;
 use super::part::{Part, Targets};
-use super::settings::{Factors, Optimizer};
+use super::settings::{Factors, GROWTH, Optimizer};
 use super::step::{Linear, TAG, step_factors, step_rows, width};
 use super::tally::{Progress, Tally};
 use crate::{Result, invalid};
@@ -66,7 +66,7 @@ impl Trainer {
 
     /// The rows' steps are short from the first on: the model was trained before.
     pub fn warm(&mut self) {
-        self.seen = self.seen.max(64 * self.model.settings.batch as u64);
+        self.seen = self.seen.max(GROWTH * self.model.settings.batch as u64);
         if self.filled == 0 {
             self.size = self.model.settings.rows_at(self.seen);
         }
