@@ -59,7 +59,8 @@ bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|featur
 	@test -n "$(NAME)" || { echo "error: which one? hint: make bench NAME=libsvm"; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
-soak: setup  ## the slow ones: 100 kills, 6 GB through a flow
+soak: setup  ## the slow ones: 100 kills, 6 GB through a flow, 100 million rows in the table
+	cargo test --release -p penstock-table --test memory -- --ignored
 	$(BIN)/pytest -q -m soak
 
 docs: setup  ## write the generated pages and schemas anew

@@ -201,11 +201,14 @@ impl Snapshot {
         if place != NONE {
             let entry = &self.frame.entries[place as usize];
             let guess = guess(hash, table.bits, entry.count as usize);
-            prefetch(
-                self.bytes
-                    .as_ptr()
-                    .wrapping_add(entry.offset as usize + guess * 8),
-            );
+            let at = self
+                .bytes
+                .as_ptr()
+                .wrapping_add(entry.offset as usize + guess * 8);
+            // A guess is right within a line or so.
+            prefetch(at);
+            prefetch(at.wrapping_sub(64));
+            prefetch(at.wrapping_add(64));
         }
     }
 

@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 mod model;
 mod promises;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
