@@ -251,6 +251,48 @@ fn a_replaced_parent_is_noticed() {
 }
 
 #[test]
+fn sweeps_of_a_restored_table_visit_the_same_rows_step_by_step() {
+    let mut config = config();
+    config.eviction.ttl_s = Some(50);
+    let disk = SimulatedDisk::new(0);
+    let mut live = store(config.clone());
+    // Buckets grow to several lines, are thinned and filled again: where entries lie tells of all that.
+    for turn in 0..40u64 {
+        let keys: Vec<u64> = (0..1500).map(|i| turn * 1000 + i * 7).collect();
+        update(
+            &mut live,
+            &keys,
+            &vec![0.5; keys.len() * 4],
+            10 + turn as i64,
+        );
+        for key in keys.iter().filter(|key| (*key + turn) % 3 == 0) {
+            live.tables_mut()[0].evict(*key);
+        }
+    }
+    live.tables_mut()[0].sweep(1001);
+    let mut folder = checkpoints(&disk);
+    cut(&mut folder, &mut live, "a", false);
+    let found = folder.newest().unwrap().unwrap();
+    let mut restored = found.restore(store(config), 0..4096).unwrap();
+    for turn in 0..300 {
+        for store in [&mut live, &mut restored] {
+            update(
+                store,
+                &[turn, 900_000 + turn],
+                &[1.0; 8],
+                60 + turn as i64 / 10,
+            );
+        }
+        let [a, b] = [&mut live, &mut restored]
+            .map(|store| (store.tables_mut()[0].sweep(37), store.tables()[0].clock()));
+        assert_eq!((a.0, a.1.cursor), (b.0, b.1.cursor), "turn {turn}");
+    }
+    let evicted = live.tables()[0].tombstones();
+    assert!(evicted > 1000, "{evicted}");
+    assert_eq!(image(&restored.tables()[0]), image(&live.tables()[0]));
+}
+
+#[test]
 fn tombstones_outlive_a_restart_where_no_row_is_left() {
     let disk = SimulatedDisk::new(0);
     let mut folder = checkpoints(&disk);
