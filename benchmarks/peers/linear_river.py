@@ -34,13 +34,13 @@ def read(text: str, most: int) -> list[tuple[dict[str, float], int]]:
 def answer(job: str, text: str, rows: int) -> Mapping[str, Any]:
     if job == "lr_cache" and text not in held:
         held[text] = read(text, rows)
-    started = time.perf_counter()
+    started = time.process_time()
     samples = held[text] if job == "lr_cache" else read(text, rows)
     model = linear_model.LogisticRegression(optim.AdaGrad(0.1), l2=0.0)
     for x, y in samples:
         model.predict_proba_one(x)
         model.learn_one(x, y)
-    return {"seconds": time.perf_counter() - started, "rows": len(samples)}
+    return {"seconds": time.process_time() - started, "rows": len(samples)}
 
 
 if __name__ == "__main__":

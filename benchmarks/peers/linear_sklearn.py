@@ -44,12 +44,12 @@ def answer(job: str, text: str, cache: str) -> Mapping[str, Any]:
         save_npz(cache, x, compressed=False)
         np.save(cache + ".labels.npy", y)
         return {}
-    started = time.perf_counter()
+    started = time.process_time()
     x, y = hashed(text) if job == "lr_text" else (load_npz(cache), np.load(cache + ".labels.npy"))
     model = SGDClassifier(loss="log_loss", alpha=1e-6, random_state=0)
     for at in range(0, len(y), BATCH):
         model.partial_fit(x[at : at + BATCH], y[at : at + BATCH], classes=[0, 1])
-    return {"seconds": time.perf_counter() - started, "rows": len(y)}
+    return {"seconds": time.process_time() - started, "rows": len(y)}
 
 
 if __name__ == "__main__":

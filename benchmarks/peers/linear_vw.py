@@ -28,9 +28,9 @@ def answer(flags: str, text: str, cache: str = "", make: bool = False, predictio
     parts += [f"-d {text}"]
     parts += [f"--cache_file {cache}"] if cache else []
     parts += [f"-p {predictions} --link logistic"] if predictions else []
-    started = time.perf_counter()
+    started = time.process_time()
     workspace = vowpalwabbit.Workspace(" ".join(parts))  # runs over the data before it returns
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     loss, rows = workspace.get_sum_loss(), workspace.get_weighted_examples()
     workspace.finish()
     return {"seconds": seconds, "logloss": loss / max(rows, 1), "rows": rows}
