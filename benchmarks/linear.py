@@ -5,8 +5,8 @@ reads Parquet of flat keys, or the TSV through a feature plan in one pass; vw it
 the best of one grid of rates by progressive log loss; vw also the better of its default and --ftrl. Also: sklearn's
 SGDClassifier and river (on fewer rows).
 
-Rates are samples per second of processor time, all threads counted: vw parses on a thread beside the one that learns, and
-ours reads on one. `logloss` holds the progressive losses on the same rows, and the 95 % interval of the differences
+Rates are samples per second of processor time, all threads counted: vw parses on a thread beside the one that learns,
+and ours reads on one. `logloss` holds the progressive losses on the same rows, and the 95 % interval of the differences
 (ours - vw) over twenty blocks: no worse means that its lower end is not above 0.
 """
 
