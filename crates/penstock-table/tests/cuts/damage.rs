@@ -163,6 +163,7 @@ fn reseal(bytes: &mut [u8]) -> Option<()> {
     let (contents, count) = (long(bytes, end)?, long(bytes, end + 8)?);
     for number in 0..count.min(bytes.len() / 48) {
         let at = contents.checked_add(number * 48)?;
+        bytes.get(at..at.checked_add(48)?)?;
         let (offset, length) = (long(bytes, at + 16)?, long(bytes, at + 24)?);
         let padded = length.checked_next_multiple_of(64)?;
         let sum = xxh3_64(bytes.get(offset..offset.checked_add(padded)?)?);
