@@ -39,7 +39,7 @@ impl Made {
             } else {
                 (sample + u64::from(slot)) % 5
             };
-            keys.extend((0..length).map(|i| (sample * 31 + i * 7) % 97 << 40));
+            keys.extend((0..length).map(|i| ((sample * 31 + i * 7) % 97) << 40));
             offsets.push(keys.len() as i64);
         }
         let weights = weighted.then(|| (0..keys.len()).map(|i| (i % 7) as f32 * 0.25).collect());

@@ -301,7 +301,9 @@ fn sums_are_in_batch_order_and_threads_change_no_bit() {
         for round in 0..6u64 {
             let keys: Vec<u64> = (0..5000).map(|i: u64| (i * i + round) % 997).collect();
             let grads: Vec<f32> = (0..80_000u32)
-                .map(|i| ((i * 2_654_435_761u32.wrapping_mul(round as u32 + 1)) as f32) * 1e-9)
+                .map(|i| {
+                    (i.wrapping_mul(2_654_435_761u32.wrapping_mul(round as u32 + 1)) as f32) * 1e-9
+                })
                 .collect();
             update(&mut table, &keys, &grads, round as i64).unwrap();
         }
