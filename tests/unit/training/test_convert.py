@@ -69,7 +69,8 @@ def test_a_converted_model_trains_as_the_original_does() -> None:
     model(torch.tensor([2**62]), torch.tensor([-5]), torch.tensor([2**53 + 1]), torch.tensor([0]))
 
 
-def test_a_model_of_deepctr_reaches_the_same_auc_on_raw_keys() -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_model_of_deepctr_reaches_the_same_auc_on_raw_keys(seed: int) -> None:
     """DeepFM from the wheel, its code untouched: ids below 2^24 (it casts them to float), no penalty on embeddings."""
     models = pytest.importorskip("deepctr_torch.models", reason="the wheel deepctr-torch: make test installs it")
     from deepctr_torch.inputs import SparseFeat
@@ -84,8 +85,7 @@ def test_a_model_of_deepctr_reaches_the_same_auc_on_raw_keys() -> None:
     inputs = {name: ids[:, i] for i, name in enumerate("abc")}
     aucs = []
     for swap in (False, True):
-        torch.manual_seed(11)
-        model = models.DeepFM(columns, columns, dnn_hidden_units=(32,), l2_reg_embedding=0, l2_reg_linear=0)
+        model = models.DeepFM(columns, columns, dnn_hidden_units=(32,), l2_reg_embedding=0, l2_reg_linear=0, seed=seed)
         if swap:
             converted = convert(model, Table("like", 1, Adagrad(), 0.05, Uniform(-1e-4, 1e-4)), release=True)
             assert len(converted.embeddings) == 6
@@ -97,7 +97,7 @@ def test_a_model_of_deepctr_reaches_the_same_auc_on_raw_keys() -> None:
         scores = model.predict({k: v[10_000:] for k, v in inputs.items()}, 1024).reshape(-1)
         aucs.append(roc_auc_score(labels[10_000:], scores))
     assert aucs[0] > 0.8
-    assert abs(aucs[0] - aucs[1]) <= 0.004, aucs
+    assert abs(aucs[0] - aucs[1]) <= 0.002, aucs
 
 
 def test_a_weight_that_is_held_elsewhere_is_refused_until_released() -> None:
