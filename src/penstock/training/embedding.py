@@ -8,7 +8,7 @@ accumulation, unscaling, clipping and the NaN guard come before any row changes,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,11 +109,16 @@ def _int64(keys: torch.Tensor) -> Any:
     return keys.detach().contiguous().numpy()
 
 
-def step_with(tables: EmbeddingTables, optimizer: torch.optim.Optimizer) -> Any:
-    """Step the tables after each step of the dense part's optimizer; returns the hook's handle."""
+def step_with(
+    tables: EmbeddingTables, optimizer: torch.optim.Optimizer, event_time_s: Callable[[], int] = lambda: 0
+) -> Any:
+    """Step the tables after each step of the dense part's optimizer; returns the hook's handle.
+
+    `event_time_s` says the batch's event time, which rows are stamped with: a time to live needs it.
+    """
 
     def after_step(*_: Any) -> None:
-        tables.step()
+        tables.step(event_time_s())
 
     return optimizer.register_step_post_hook(after_step)
 
@@ -133,7 +138,7 @@ def clip_grad_norm(tables: EmbeddingTables, parameters: Iterable[nn.Parameter], 
         raise ValueError("the gradients are not finite; nothing was applied")
     if norm > most:
         factor = most / (norm + 1e-6)
-        tables.native.scale_staged(factor)
+        tables.scale(factor)
         for gradient in dense:
             gradient.mul_(factor)
     return norm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +13,11 @@ from penstock.operators.base import RunContext
 from penstock.training import linear, sections, svm, trees
 from penstock.training.metrics import metrics
 from penstock.training.samples import Samples
-from penstock.training.scorers import MachineScorer, Scorer, TreeScorer
+from penstock.training.scorers import Fit, MachineScorer, Scorer, TreeScorer
 from penstock.training.sparse import Columns
 from penstock.training.trees import Ensemble, TreeParameters
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted scorer, what is to be said about the fit in numbers, and sections for the report."""
-
-    scorer: Scorer
-    numbers: Mapping[str, float | int | None]
-    sections: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

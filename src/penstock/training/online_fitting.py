@@ -19,6 +19,7 @@ from penstock.training.inputs import Layout
 from penstock.training.matrices import Encoder
 from penstock.training.online import OnlineParameters, Stream, Targets, begin
 from penstock.training.online_scorer import NUMBERS, OnlineScorer
+from penstock.training.scorers import Fit
 
 #: Bits of a mapped key below its slot id (CONTRACT §2).
 VALUE_BITS = np.uint64(52)
@@ -42,15 +43,7 @@ class Task:
         return list(dict.fromkeys((*self.layout.columns, self.label, *([self.weight] if self.weight else []))))
 
 
-@dataclass(frozen=True)
-class OnlineFit:
-    encoder: Encoder
-    scorer: OnlineScorer
-    numbers: Mapping[str, float | int | None]
-    sections: Sequence[Mapping[str, Any]]
-
-
-def fit(task: Task, parameters: OnlineParameters, context: RunContext) -> OnlineFit:
+def fit(task: Task, parameters: OnlineParameters, context: RunContext) -> tuple[Encoder, Fit]:
     """Pass after pass; the last one that helped on `valid` rows is kept. Raises `LabelError`, `InputError`."""
     names = task.names
     if task.valid is not None:
@@ -84,7 +77,7 @@ def fit(task: Task, parameters: OnlineParameters, context: RunContext) -> Online
     numbers["keys"] = int((scorer.row_fields >= 0).sum())
     if best:
         numbers |= {f"valid_{name}": value for name, value in best[2].items()}
-    return OnlineFit(stream.feed.encoder, scorer, numbers, sections)
+    return stream.feed.encoder, Fit(scorer, numbers, sections)
 
 
 def _valid(task: Task, context: RunContext) -> tuple[Iterator[pa.RecordBatch], Targets]:

@@ -46,7 +46,7 @@ class _Online(Trainer):
         return Checked(checked.outputs, (*checked.faults, *faults))
 
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> Result:
-        from penstock.training.bundle import Bundle, load
+        from penstock.training.bundle import load
         from penstock.training.online_fitting import Task, fit
 
         schema = checks.frame(context.info(self.from_))
@@ -60,18 +60,8 @@ class _Online(Trainer):
         shared = not layout.positions and all(c is not None and c.role == "slot" for c in slots)
         valid = inputs[self.valid] if self.valid else None
         task = Task(inputs[self.from_], valid, layout, self.label, self.weight, shared, plan, start)
-        fitted = fit(task, self._parameters(context), context)
-        parameters = self.model_dump(by_alias=True, mode="json", exclude_defaults=False)
-        bundle = Bundle(
-            self.type, self.label, fitted.encoder, fitted.scorer, plan, checks.raw_types(schema, plan, context),
-            parameters, fitted.numbers, checks.plain(context.lineage),
-        )  # fmt: skip
-        folder = context.scratch / "bundle"
-        bundle.save(folder)
-        context.metrics(fitted.numbers)
-        for section in fitted.sections:
-            context.show(section)
-        return Result({"": Model(folder)}, {"": bundle.info})
+        encoder, fitted = fit(task, self._parameters(context), context)
+        return self._bundled(encoder, fitted, plan, schema, context)
 
     def _rates(self) -> Rates:
         from penstock.training.online_scorer import Rates

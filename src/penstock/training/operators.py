@@ -34,9 +34,11 @@ from penstock.training.inputs import Layout, Wanted, choose
 if TYPE_CHECKING:
     import polars as pl
 
+    from penstock.features.plan import Plan
     from penstock.training.bundle import Bundle
-    from penstock.training.fitting import Fit
+    from penstock.training.matrices import Encoder
     from penstock.training.samples import Samples
+    from penstock.training.scorers import Fit
 
 
 class Trainer(Process):
@@ -78,7 +80,6 @@ class Trainer(Process):
         return Checked({"": checks.model_info(self.type, self.label, schema, layout)}, tuple(faults))
 
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> Result:
-        from penstock.training.bundle import Bundle
         from penstock.training.samples import gather
 
         schema = checks.frame(context.info(self.from_))
@@ -87,9 +88,15 @@ class Trainer(Process):
         samples = gather(inputs[self.from_], valid, layout, self.label, self.weight, context)
         fit = self._fit(samples, context)
         plan = checks.plan_of(schema, layout, context)
+        return self._bundled(samples.encoder, fit, plan, schema, context)
+
+    def _bundled(self, encoder: Encoder, fit: Fit, plan: Plan | None, schema: Schema, context: RunContext) -> Result:
+        """The model as a bundle in the node's scratch folder, with what is told of it."""
+        from penstock.training.bundle import Bundle
+
         parameters = self.model_dump(by_alias=True, mode="json", exclude_defaults=False)
         bundle = Bundle(
-            self.type, self.label, samples.encoder, fit.scorer, plan, checks.raw_types(schema, plan, context),
+            self.type, self.label, encoder, fit.scorer, plan, checks.raw_types(schema, plan, context),
             parameters, fit.numbers, checks.plain(context.lineage),
         )  # fmt: skip
         folder = context.scratch / "bundle"

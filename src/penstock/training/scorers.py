@@ -43,6 +43,15 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
+class Fit:
+    """A fitted scorer, what is to be said about the fit in numbers, and sections for the report."""
+
+    scorer: Scorer
+    numbers: Mapping[str, float | int | None]
+    sections: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
 class TreeScorer:
     """score = sigmoid(sum of leaf values + bias + sum of key weights); `keys` empty for plain trees.
 

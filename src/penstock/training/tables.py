@@ -185,6 +185,7 @@ class EmbeddingTables:
         self.tables = tuple(tables)
         self.slots = dict(slots)
         self._numbers = {slot: number for number, slot in enumerate(slots)}
+        self._tables = {slot: tables[names.index(table)] for slot, table in slots.items()}
         document = {
             "threads": threads or os.cpu_count() or 1,
             "tables": [table.document() for table in tables],
@@ -242,13 +243,22 @@ class EmbeddingTables:
         """Apply the gradients that backward passes have staged, each table once."""
         return self.native.step(event_time_s)
 
+    def scale(self, factor: float) -> None:
+        """Multiply the staged gradients: to unscale them, or to average over accumulated batches."""
+        self.native.scale_staged(factor)
+
+    def sweep(self, lines: int) -> int:
+        """Visit that many index lines of each table, from where the last sweep stopped, and drop the rows that its
+        eviction condemns; returns how many. A line holds up to six keys."""
+        return self.native.sweep(lines)
+
     def _number(self, slot: str) -> int:
         self._table(slot)
         return self._numbers[slot]
 
     def _table(self, slot: str) -> Table:
-        name = self.slots.get(slot)
-        if name is None:
+        table = self._tables.get(slot)
+        if table is None:
             hint = did_you_mean(slot, list(self.slots), f"the slots are {', '.join(self.slots)}")
             raise RequestError(f"there is no slot '{slot}'", hint)
-        return next(table for table in self.tables if table.name == name)
+        return table

@@ -144,7 +144,7 @@ def test_admission_counts_sightings_and_eviction_forgets() -> None:
     assert tables.update("s", key, grad, 101)["created"] == 3
     assert (tables.lookup("s", key) == 0.25).all(), "the gradient that admits is dropped"
     tables.update("s", key[:1], grad[:1], 115)
-    assert tables.native.sweep(1 << 20) == 2
+    assert tables.sweep(1 << 20) == 2
     assert tables.rows == {"t": 1}
 
 
