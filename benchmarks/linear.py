@@ -196,7 +196,9 @@ def main() -> None:
             with (folder / "rows.vw").open("rb") as full, (folder / file).open("wb") as part:
                 part.writelines(line for _, line in zip(range(count), full, strict=False))
         vw = harness.Peer("vw", harness.peer_python("vw"), HERE / "peers" / "linear_vw.py")
-        learn_vw = lambda file, flags, **more: vw.ask(flags=flags, text=str(folder / file), **more)  # noqa: E731
+
+        def learn_vw(file: str, flags: str, **more: Any) -> dict[str, Any]:
+            return vw.ask(flags=flags, text=str(folder / file), **more)
 
         # Rates: one grid for everybody, by progressive log loss on the first rows.
         chosen: dict[int, tuple[float, str]] = {}

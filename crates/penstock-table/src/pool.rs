@@ -105,10 +105,7 @@ impl Staged {
     }
 
     pub fn clear(&mut self) {
-        for table in &mut self.tables {
-            table.keys.clear();
-            table.values.clear();
-        }
+        self.tables.iter_mut().for_each(Gradients::clear);
     }
 
     pub fn scale(&mut self, factor: f32) {
@@ -139,6 +136,20 @@ impl Staged {
 }
 
 impl Gradients {
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.values.clear();
+    }
+
+    fn update(&self, event_time_s: i64) -> Update<'_> {
+        Update {
+            keys: &self.keys,
+            grads: &self.values,
+            event_time_s,
+            ..Update::default()
+        }
+    }
+
     /// One gradient a key, where the key first stood; duplicates are added in their order.
     fn sum_duplicates(&mut self, dim: usize) {
         let mut places = std::collections::HashMap::with_capacity(self.keys.len());
@@ -316,30 +327,20 @@ impl Store {
 
     /// Apply what is staged, each table once, at `event_time_s`; then nothing is staged.
     ///
-    /// A gradient that is not finite refuses the whole step before any table changes; what is staged stays.
+    /// A gradient that is not finite refuses the whole step before any table changes; what is staged stays. A table
+    /// that finds no room keeps its own gradients and those of the tables after it; what was applied is not staged any
+    /// more, so a step that is tried again applies nothing twice.
     pub fn step(&mut self, staged: &mut Staged, event_time_s: i64) -> Result<Updated> {
         for (table, gradients) in self.tables().iter().zip(&staged.tables) {
-            let dim = table.config().dim;
-            if let Some(at) = gradients.values.iter().position(|value| !value.is_finite()) {
-                return Err(TableError::NotFinite {
-                    position: at / dim,
-                    key: gradients.keys[at / dim],
-                });
-            }
+            table.check(&gradients.update(event_time_s))?;
         }
         let mut done = Updated::default();
-        for (table, gradients) in self.tables_mut().iter_mut().zip(&staged.tables) {
-            if gradients.keys.is_empty() {
-                continue;
+        for (table, gradients) in self.tables_mut().iter_mut().zip(&mut staged.tables) {
+            if !gradients.keys.is_empty() {
+                done.join(table.update(&gradients.update(event_time_s))?);
+                gradients.clear();
             }
-            done.join(table.update(&Update {
-                keys: &gradients.keys,
-                grads: &gradients.values,
-                event_time_s,
-                ..Update::default()
-            })?);
         }
-        staged.clear();
         Ok(done)
     }
 }

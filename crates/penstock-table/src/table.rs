@@ -191,12 +191,14 @@ impl Table {
         self.update_masked(batch, u64::MAX)
     }
 
+    /// Whether the batch makes sense for this table; nothing is written.
+    pub(crate) fn check(&self, batch: &Update) -> Result<()> {
+        let layout = &self.shared.layout;
+        batch.check(self.shared.level, layout.dim, layout.state_len)
+    }
+
     pub(crate) fn update_masked(&mut self, batch: &Update, mask: u64) -> Result<Updated> {
-        batch.check(
-            self.shared.level,
-            self.shared.layout.dim,
-            self.shared.layout.state_len,
-        )?;
+        self.check(batch)?;
         self.make_room(batch.keys, mask)?;
         self.end_given_up_cut();
         self.clock.update += 1;

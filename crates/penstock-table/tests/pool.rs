@@ -271,3 +271,33 @@ fn bags_that_make_no_sense_are_refused_by_name_and_bad_gradients_change_nothing(
     };
     store.pool(&[empty], Pooling::Mean, 2, &mut []).unwrap();
 }
+
+#[test]
+fn a_step_that_finds_no_room_in_one_table_is_tried_again_without_applying_another_twice() {
+    let mut store = Store::default();
+    for (name, limit) in [("roomy", None), ("full", Some(1))] {
+        let mut config = TableConfig::new(name, 2, Optimizer::Sgd, 1.0);
+        config.bounds.memory_limit = limit;
+        store.add_table(config, Engine::default()).unwrap();
+    }
+    store.add_slot(1, 0, Keys::Raw).unwrap();
+    store.add_slot(2, 1, Keys::Raw).unwrap();
+    let bag = |slot| Bag {
+        slot,
+        keys: &[7],
+        offsets: &[0, 1],
+        weights: None,
+    };
+    let mut staged = Staged::default();
+    store
+        .stage(&[bag(1), bag(2)], Pooling::Sum, &[1.0; 4], &mut staged)
+        .unwrap();
+    for _ in 0..2 {
+        let error = store.step(&mut staged, 0).unwrap_err();
+        assert!(matches!(error, TableError::MemoryLimit { .. }), "{error}");
+        assert!(!staged.is_empty(), "the full table's gradient waits");
+        let mut row = [0.0; 2];
+        store.lookup(1, &[7], &mut row).unwrap();
+        assert_eq!(row, [-1.0; 2], "applied once");
+    }
+}

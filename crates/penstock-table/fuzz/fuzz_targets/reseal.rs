@@ -17,7 +17,9 @@ pub fn reseal(bytes: &mut [u8]) -> Option<()> {
         let (offset, length) = (long(bytes, at + 16)?, long(bytes, at + 24)?);
         let padded = length.checked_next_multiple_of(64)?;
         let sum = xxhash_rust::xxh3::xxh3_64(bytes.get(offset..offset.checked_add(padded)?)?);
-        bytes.get_mut(at + 32..at + 40)?.copy_from_slice(&sum.to_le_bytes());
+        bytes
+            .get_mut(at + 32..at + 40)?
+            .copy_from_slice(&sum.to_le_bytes());
     }
     let sum = xxhash_rust::xxh3::xxh3_64(bytes.get(contents..end)?);
     bytes[end + 16..end + 24].copy_from_slice(&sum.to_le_bytes());

@@ -5,9 +5,12 @@ use penstock_table::disk::simulated::SimulatedDisk;
 use penstock_table::{
     Admission, ArtefactError, Init, Optimizer, Snapshot, Store, TableConfig, hash, prepare_snapshot,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{checkpoints, cut, shared, store, update};
+
+#[path = "../../fuzz/fuzz_targets/reseal.rs"]
+mod reseal;
+use reseal::reseal;
 
 const FILE: &str = "000000000001.cut";
 
@@ -147,34 +150,6 @@ fn a_bad_block_stays_bad_and_the_scrub_finds_it() {
     for _ in 0..2 {
         assert!(snapshot.lookup(1, &keys, &mut out).is_err());
     }
-}
-
-/// Makes every checksum right again, so that what lies behind them is read.
-fn reseal(bytes: &mut [u8]) -> Option<()> {
-    let long = |bytes: &[u8], at: usize| {
-        Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?) as usize)
-    };
-    let end = bytes.len().checked_sub(64)?;
-    let seal = |unit: &mut [u8]| {
-        let sum = xxh3_64(&unit[..56]);
-        unit[56..64].copy_from_slice(&sum.to_le_bytes());
-    };
-    seal(bytes.get_mut(..64)?);
-    let (contents, count) = (long(bytes, end)?, long(bytes, end + 8)?);
-    for number in 0..count.min(bytes.len() / 48) {
-        let at = contents.checked_add(number * 48)?;
-        bytes.get(at..at.checked_add(48)?)?;
-        let (offset, length) = (long(bytes, at + 16)?, long(bytes, at + 24)?);
-        let padded = length.checked_next_multiple_of(64)?;
-        let sum = xxh3_64(bytes.get(offset..offset.checked_add(padded)?)?);
-        bytes
-            .get_mut(at + 32..at + 40)?
-            .copy_from_slice(&sum.to_le_bytes());
-    }
-    let sum = xxh3_64(bytes.get(contents..end)?);
-    bytes[end + 16..end + 24].copy_from_slice(&sum.to_le_bytes());
-    seal(&mut bytes[end..]);
-    Some(())
 }
 
 #[test]
