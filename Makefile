@@ -34,8 +34,8 @@ help:  ## this page
 
 # PyTorch weighs gigabytes: what tests and types need (and a model of others that tests convert), `demo` does not.
 .make/torch: .make/extension
-	$(BIN)/pip install --quiet torch tqdm requests
-	$(BIN)/pip install --quiet --no-deps deepctr-torch==0.3.0
+	$(BIN)/pip install --quiet torch tensorboardX tqdm requests absl-py
+	$(BIN)/pip install --quiet --no-deps deepctr-torch==0.3.0 tensorboard
 	@touch $@
 
 setup: .make/extension  ## make .venv whole: dependencies, Rust extension (release), penstock itself
