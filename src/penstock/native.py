@@ -1,20 +1,26 @@
 """The one door to Rust: everything `penstock._native` offers, under the names the house uses.
 
-Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files) or
-`MemoryError`; callers here add the file, the step and the hint.
+Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`,
+or `RowError` and `ArtefactError` with what belongs to them; callers here add the file, the step and the hint.
 """
 
 from __future__ import annotations
 
 from penstock._native import (
+    ArtefactError,
+    Checkpoints,
     Dictionary,
     KeyTable,
     LibsvmWriter,
     Logistic,
     Online,
+    OpenCut,
     Plan,
     RowError,
+    Snapshot,
     Tables,
+    carry,
+    checkpoint_facts,
     compact_keys,
     csv_reader,
     csv_sample,
@@ -26,17 +32,24 @@ from penstock._native import (
     libsvm_reader,
     platt,
     text_reader,
+    write_snapshot,
 )
 
 __all__ = [
+    "ArtefactError",
+    "Checkpoints",
     "Dictionary",
     "KeyTable",
     "LibsvmWriter",
     "Logistic",
     "Online",
+    "OpenCut",
     "Plan",
     "RowError",
+    "Snapshot",
     "Tables",
+    "carry",
+    "checkpoint_facts",
     "compact_keys",
     "csv_reader",
     "csv_sample",
@@ -48,4 +61,5 @@ __all__ = [
     "libsvm_reader",
     "platt",
     "text_reader",
+    "write_snapshot",
 ]

@@ -1,6 +1,9 @@
 //! Bindings of `penstock-table`: a model's tables behind one lock; numpy's arrays in and out by the buffer protocol.
 
 mod config;
+mod cuts;
+mod fault;
+mod snapshot;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -11,7 +14,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyTables>()
+    module.add_class::<PyTables>()?;
+    fault::register(module)?;
+    cuts::register(module)?;
+    snapshot::register(module)
 }
 
 fn to_py(error: TableError) -> PyErr {
@@ -32,6 +38,8 @@ struct PyTables {
     staged: Mutex<Staged>,
     threads: usize,
     dims: Vec<usize>,
+    /// What the tables were declared by: to make them anew.
+    config: config::Store,
 }
 
 /// One slot's keys, row offsets and weights as Python gives them.
@@ -51,6 +59,7 @@ impl PyTables {
             staged: Mutex::default(),
             threads,
             dims,
+            config,
         })
     }
 

@@ -1,9 +1,10 @@
 //! Epochs of a table: what changed since, for whom it is kept, and when it is forgotten.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use rayon::prelude::*;
 
+use crate::changes::Changes;
 use crate::error::{Result, TableError};
 use crate::hash::unmix;
 use crate::index::SHARDS;
@@ -68,6 +69,18 @@ impl Table {
     pub fn register(&mut self, consumer: &str, epoch: u32) {
         self.consumers.insert(consumer.into(), epoch);
         self.release();
+    }
+
+    /// An empty table that stands in for another from here on: it has that one's learning rate, epochs and consumers, so
+    /// that what comes into it is a change for them.
+    pub fn stand_in_for(&mut self, other: &Table) {
+        self.shared.rate = other.shared.rate;
+        self.clock.epoch = other.clock.epoch;
+        self.clock.oldest = other.clock.oldest;
+        self.consumers.clone_from(&other.consumers);
+        for shard in &mut self.shards {
+            shard.changes = Changes::at(self.clock.epoch, self.clock.oldest, VecDeque::new());
+        }
     }
 
     /// Keeps nothing more for a consumer.

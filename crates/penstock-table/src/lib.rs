@@ -39,7 +39,7 @@ mod view;
 
 pub use artefact::ArtefactError;
 pub use batch::{Pulled, Update};
-pub use checkpoint::{Checkpoint, Checkpoints, Committed, CutOptions, OpenCut};
+pub use checkpoint::{Checkpoint, CheckpointTable, Checkpoints, Committed, CutOptions, OpenCut};
 pub use config::{
     Admission, Bounds, Engine, Eviction, GradientRules, MAX_DIM, Missing, Score, TableConfig,
 };

@@ -174,31 +174,137 @@ impl Gradients {
     }
 }
 
-impl Store {
-    /// The width of each bag's columns, and of all.
-    fn columns(&self, bags: &[Bag]) -> Result<(Vec<usize>, usize)> {
-        let dims = bags
-            .iter()
-            .map(|bag| Ok(self.tables()[self.slot(bag.slot)?.table].config().dim))
-            .collect::<Result<Vec<usize>>>()?;
-        let width = dims.iter().sum();
-        Ok((dims, width))
+/// Where rows are read from, slot by slot.
+pub(crate) trait Rows: Sync {
+    type Error: From<TableError> + Send;
+    fn dim(&self, slot: u32) -> std::result::Result<usize, Self::Error>;
+    fn read(
+        &self,
+        slot: u32,
+        keys: &[u64],
+        out: &mut [f32],
+    ) -> std::result::Result<(), Self::Error>;
+}
+
+impl Rows for Store {
+    type Error = TableError;
+
+    fn dim(&self, slot: u32) -> Result<usize> {
+        Ok(self.tables()[self.slot(slot)?.table].config().dim)
     }
 
-    fn samples(bags: &[Bag]) -> Result<usize> {
-        let mut samples = None;
-        for bag in bags {
-            let here = bag.samples()?;
-            if *samples.get_or_insert(here) != here {
-                return Err(TableError::Bag {
-                    slot: bag.slot,
-                    what: format!("{here} samples, and the slots before it have {samples:?}"),
-                });
-            }
+    fn read(&self, slot: u32, keys: &[u64], out: &mut [f32]) -> Result<()> {
+        self.lookup(slot, keys, out).map(|_| ())
+    }
+}
+
+/// The width of each bag's columns, and of all.
+fn columns<R: Rows>(rows: &R, bags: &[Bag]) -> std::result::Result<(Vec<usize>, usize), R::Error> {
+    let dims = bags
+        .iter()
+        .map(|bag| rows.dim(bag.slot))
+        .collect::<std::result::Result<Vec<usize>, _>>()?;
+    let width = dims.iter().sum();
+    Ok((dims, width))
+}
+
+fn samples(bags: &[Bag]) -> Result<usize> {
+    let mut samples = None;
+    for bag in bags {
+        let here = bag.samples()?;
+        if *samples.get_or_insert(here) != here {
+            return Err(TableError::Bag {
+                slot: bag.slot,
+                what: format!("{here} samples, and the slots before it have {samples:?}"),
+            });
         }
-        Ok(samples.unwrap_or(0))
     }
+    Ok(samples.unwrap_or(0))
+}
 
+/// Fill `out` (samples x the bags' dims side by side) with pooled rows, on `threads` threads.
+pub(crate) fn pool<R: Rows>(
+    rows: &R,
+    bags: &[Bag],
+    pooling: Pooling,
+    threads: usize,
+    out: &mut [f32],
+) -> std::result::Result<(), R::Error> {
+    let (dims, width) = columns(rows, bags)?;
+    let samples = samples(bags)?;
+    if out.len() != samples * width {
+        return Err(TableError::Length {
+            what: "out",
+            found: out.len(),
+            expected: samples * width,
+        }
+        .into());
+    }
+    if out.is_empty() {
+        return Ok(());
+    }
+    let share = samples.div_ceil(threads.max(1)).max(1);
+    let part = |(number, out): (usize, &mut [f32])| {
+        let first = number * share;
+        let mut column = 0;
+        for (bag, dim) in bags.iter().zip(&dims) {
+            let column_of = column..column + dim;
+            pool_column(rows, bag, pooling, first, column_of, width, out)?;
+            column += dim;
+        }
+        Ok(())
+    };
+    if threads <= 1 {
+        part((0, out))
+    } else {
+        out.par_chunks_mut(share * width)
+            .enumerate()
+            .try_for_each(part)
+    }
+}
+
+/// One bag's columns of the samples from `first` on.
+fn pool_column<R: Rows>(
+    rows: &R,
+    bag: &Bag,
+    pooling: Pooling,
+    first: usize,
+    columns: std::ops::Range<usize>,
+    width: usize,
+    out: &mut [f32],
+) -> std::result::Result<(), R::Error> {
+    let samples = out.len() / width;
+    let dim = columns.len();
+    let mut read = vec![0.0; READ * dim];
+    // The keys in `read` are those from `start`.
+    let (mut start, mut end) = (0, 0);
+    for sample in 0..samples {
+        let keys = bag.of(first + sample);
+        let target = &mut out[sample * width + columns.start..][..dim];
+        target.fill(0.0);
+        for at in keys {
+            if at >= end {
+                start = at;
+                end = (at + READ).min(bag.of(first + samples - 1).end);
+                let into = &mut read[..(end - start) * dim];
+                rows.read(bag.slot, &bag.keys[start..end], into)?;
+            }
+            let row = &read[(at - start) * dim..][..dim];
+            let weight = bag.weight(at);
+            target
+                .iter_mut()
+                .zip(row)
+                .for_each(|(sum, value)| *sum += weight * value);
+        }
+        let factor = bag.factor(first + sample, pooling);
+        if factor != 1.0 {
+            target.iter_mut().for_each(|value| *value *= factor);
+        }
+    }
+    Ok(())
+}
+
+impl Store {
     /// Fill `out` (samples x the bags' dims side by side) with pooled rows, on `threads` threads. Reads only.
     pub fn pool(
         &self,
@@ -207,79 +313,7 @@ impl Store {
         threads: usize,
         out: &mut [f32],
     ) -> Result<()> {
-        let (dims, width) = self.columns(bags)?;
-        let samples = Self::samples(bags)?;
-        if out.len() != samples * width {
-            return Err(TableError::Length {
-                what: "out",
-                found: out.len(),
-                expected: samples * width,
-            });
-        }
-        if out.is_empty() {
-            return Ok(());
-        }
-        let share = samples.div_ceil(threads.max(1)).max(1);
-        let part = |(number, out): (usize, &mut [f32])| {
-            let first = number * share;
-            let mut column = 0;
-            for (bag, dim) in bags.iter().zip(&dims) {
-                self.pool_column(bag, pooling, first, *dim, column, width, out)?;
-                column += dim;
-            }
-            Ok(())
-        };
-        if threads <= 1 {
-            part((0, out))
-        } else {
-            out.par_chunks_mut(share * width)
-                .enumerate()
-                .try_for_each(part)
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn pool_column(
-        &self,
-        bag: &Bag,
-        pooling: Pooling,
-        first: usize,
-        dim: usize,
-        column: usize,
-        width: usize,
-        out: &mut [f32],
-    ) -> Result<()> {
-        let samples = out.len() / width;
-        let mut read = vec![0.0; READ * dim];
-        // The keys in `read` are those from `start`.
-        let (mut start, mut end) = (0, 0);
-        for sample in 0..samples {
-            let keys = bag.of(first + sample);
-            let target = &mut out[sample * width + column..][..dim];
-            target.fill(0.0);
-            for at in keys {
-                if at >= end {
-                    start = at;
-                    end = (at + READ).min(bag.of(first + samples - 1).end);
-                    self.lookup(
-                        bag.slot,
-                        &bag.keys[start..end],
-                        &mut read[..(end - start) * dim],
-                    )?;
-                }
-                let row = &read[(at - start) * dim..][..dim];
-                let weight = bag.weight(at);
-                target
-                    .iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, value)| *sum += weight * value);
-            }
-            let factor = bag.factor(first + sample, pooling);
-            if factor != 1.0 {
-                target.iter_mut().for_each(|value| *value *= factor);
-            }
-        }
-        Ok(())
+        pool(self, bags, pooling, threads, out)
     }
 
     /// Stage the gradient of `pool`'s result for each key that went into it. Nothing of the tables changes.
@@ -290,8 +324,8 @@ impl Store {
         grads: &[f32],
         staged: &mut Staged,
     ) -> Result<()> {
-        let (dims, width) = self.columns(bags)?;
-        let samples = Self::samples(bags)?;
+        let (dims, width) = columns(self, bags)?;
+        let samples = samples(bags)?;
         if grads.len() != samples * width {
             return Err(TableError::Length {
                 what: "grads",

@@ -6,7 +6,7 @@ use penstock_table::{
 };
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
     #[serde(default)]
@@ -15,7 +15,7 @@ pub(super) struct Store {
     slots: Vec<Slot>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 struct Slot {
     slot: u32,
@@ -24,7 +24,7 @@ struct Slot {
     mapped: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 struct Table {
     name: String,
@@ -56,7 +56,7 @@ struct Table {
     memory_limit: Option<u64>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Clone, Default)]
 #[serde(rename_all = "lowercase")]
 enum DtypeName {
     #[default]
@@ -65,14 +65,14 @@ enum DtypeName {
     Bf16,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone)]
 #[serde(rename_all = "lowercase")]
 enum MissingName {
     Zeros,
     Init,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum OptimizerSpec {
     Sgd,
@@ -105,7 +105,7 @@ enum OptimizerSpec {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum InitSpec {
     Constant { value: f32 },
@@ -114,7 +114,7 @@ enum InitSpec {
     Truncated { mean: f32, deviation: f32 },
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Clone, Default)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum AdmissionSpec {
     #[default]
@@ -129,7 +129,7 @@ enum AdmissionSpec {
     },
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Clone, Default)]
 #[serde(deny_unknown_fields)]
 struct EvictionSpec {
     #[serde(default)]
@@ -144,7 +144,7 @@ struct EvictionSpec {
     grace_s: u32,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 struct ScoreSpec {
     show_weight: f32,
@@ -155,23 +155,27 @@ struct ScoreSpec {
 
 impl Store {
     /// The tables, empty, and each one's dim.
-    pub(super) fn build(self) -> Result<(penstock_table::Store, Vec<usize>), TableError> {
+    pub(super) fn build(&self) -> Result<(penstock_table::Store, Vec<usize>), TableError> {
         let mut store = penstock_table::Store::default();
         let engine = Engine {
             threads: self.threads.max(1),
             ..Engine::default()
         };
         let dims = self.tables.iter().map(|table| table.dim).collect();
-        for table in self.tables {
-            store.add_table(table.config(), engine)?;
+        for table in &self.tables {
+            store.add_table(table.clone().config(), engine)?;
         }
         for Slot {
             slot,
             table,
             mapped,
-        } in self.slots
+        } in &self.slots
         {
-            store.add_slot(slot, table, if mapped { Keys::Mapped } else { Keys::Raw })?;
+            store.add_slot(
+                *slot,
+                *table,
+                if *mapped { Keys::Mapped } else { Keys::Raw },
+            )?;
         }
         Ok((store, dims))
     }

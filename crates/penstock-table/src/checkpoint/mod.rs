@@ -2,6 +2,7 @@
 //!
 //! In: a `Store` between two batches. Out: the same store, bit for bit, another day. `write.rs` and `read.rs` do it.
 
+mod carry;
 mod facts;
 mod read;
 mod write;
@@ -15,6 +16,7 @@ use crate::disk::Disk;
 use crate::error::TableError;
 use crate::store::Store;
 
+pub use carry::CheckpointTable;
 pub(crate) use facts::{SAME, compared, identity};
 pub use read::Checkpoint;
 use write::Encoding;

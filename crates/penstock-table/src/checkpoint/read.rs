@@ -16,17 +16,17 @@ use crate::hash::{BUCKETS, bucket as bucket_of};
 use crate::store::Store;
 use crate::table::Table;
 
-struct Link {
-    frame: Frame,
-    source: Box<dyn Source>,
-    facts: Pairs,
+pub(super) struct Link {
+    pub frame: Frame,
+    pub source: Box<dyn Source>,
+    pub facts: Pairs,
     sequence: u64,
 }
 
 /// A cut and those it builds on, each whole.
 pub struct Checkpoint {
     /// The full one first.
-    links: Vec<Link>,
+    pub(super) links: Vec<Link>,
     plan: String,
 }
 
@@ -52,19 +52,27 @@ impl Link {
     }
 
     /// A section's bytes, none if it is not there.
-    fn read(&self, section: Section, table: usize, number: usize) -> Result<Vec<u8>> {
+    pub fn read(&self, section: Section, table: usize, number: usize) -> Result<Vec<u8>> {
         match self.frame.find(section, table, number) {
             Some(entry) => self.frame.read(&*self.source, entry),
             None => Ok(Vec::new()),
         }
     }
 
-    fn bad(&self, section: Section, table: usize, number: usize, what: &str) -> ArtefactError {
+    pub fn bad(&self, section: Section, table: usize, number: usize, what: &str) -> ArtefactError {
         let name = self
             .frame
             .find(section, table, number)
             .map_or("contents".into(), |entry| entry.name());
         damaged(&self.frame.name, name, what)
+    }
+
+    fn no_such_bucket(&self) -> ArtefactError {
+        damaged(
+            &self.frame.name,
+            "contents",
+            "there are 4,096 buckets and no more",
+        )
     }
 
     /// The tombstones of a bucket.
@@ -105,6 +113,12 @@ impl Link {
     }
 }
 
+/// A bucket of a chain of cuts: records in order of hash, and the tombstones.
+pub(super) struct Merged {
+    pub rows: Vec<u8>,
+    pub gone: Vec<(u64, u32)>,
+}
+
 impl Checkpoint {
     pub(super) fn open(disk: &dyn Disk, plan: &str, sequence: u64) -> Result<Checkpoint> {
         let mut links = vec![Link::open(disk, sequence)?];
@@ -143,7 +157,7 @@ impl Checkpoint {
         })
     }
 
-    fn newest(&self) -> &Link {
+    pub(super) fn newest(&self) -> &Link {
         &self.links[self.links.len() - 1]
     }
 
@@ -220,6 +234,77 @@ impl Checkpoint {
         Ok(store)
     }
 
+    /// The buckets of a table that a link has rows or tombstones of.
+    pub(super) fn said(&self, number: usize) -> Result<BTreeSet<usize>> {
+        let said = self.links.iter().flat_map(|link| &link.frame.entries);
+        let said = said.filter(|entry| {
+            entry.table as usize == number && matches!(entry.section, Section::Rows | Section::Gone)
+        });
+        let said: BTreeSet<usize> = said.map(|entry| entry.number as usize).collect();
+        match said.last() {
+            Some(&last) if last >= BUCKETS => Err(self.newest().no_such_bucket()),
+            _ => Ok(said),
+        }
+    }
+
+    /// A bucket as the newest cut has it.
+    pub(super) fn merged(&self, number: usize, bucket: usize, records: &Records) -> Result<Merged> {
+        let said = self
+            .links
+            .iter()
+            .map(|link| link.rows(number, bucket, records));
+        let mut said: Vec<Vec<u8>> = said.collect::<Result<_>>()?;
+        let gone = self.links.iter().map(|link| link.gone(number, bucket));
+        let gone: Vec<Vec<(u64, u32)>> = gone.collect::<Result<_>>()?;
+        if let [all] = &mut said[..] {
+            return Ok(Merged {
+                rows: std::mem::take(all),
+                gone: gone.concat(),
+            });
+        }
+        // The newest operation wins: in a cut, rows are what is there, tombstones what went or came back since.
+        let mut newest: BTreeMap<u64, &[u8]> = BTreeMap::new();
+        for (rows, gone) in said.iter().zip(&gone) {
+            gone.iter().for_each(|(hash, _)| {
+                newest.remove(hash);
+            });
+            newest.extend(
+                rows.chunks_exact(records.size())
+                    .map(|record| (records.hash(record), record)),
+            );
+        }
+        let mut rows = Vec::with_capacity(newest.len() * records.size());
+        newest
+            .values()
+            .for_each(|record| rows.extend_from_slice(record));
+        Ok(Merged {
+            rows,
+            gone: gone.concat(),
+        })
+    }
+
+    /// The sketch as the newest cut has it, `halvings` old.
+    pub(super) fn fill_sketch(
+        &self,
+        number: usize,
+        table: &mut Table,
+        halvings: u32,
+    ) -> Result<()> {
+        let link = self.newest();
+        for (shard, held) in table.shards.iter_mut().enumerate() {
+            let sketch = link.read(Section::Sketch, number, shard)?;
+            if !sketch.is_empty() && held.sketch.restore(&sketch, halvings).is_none() {
+                return Err(link.bad(
+                    Section::Sketch,
+                    number,
+                    shard,
+                    "it is not this table's sketch",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn fill(
         &self,
         number: usize,
@@ -239,62 +324,25 @@ impl Checkpoint {
             Admission::Count { halve_every, .. } => moving.clock.sightings / halve_every,
             _ => 0,
         };
-        for (shard, held) in table.shards.iter_mut().enumerate() {
-            let sketch = link.read(Section::Sketch, number, shard)?;
-            if !sketch.is_empty() && held.sketch.restore(&sketch, halvings as u32).is_none() {
-                return Err(link.bad(
-                    Section::Sketch,
-                    number,
-                    shard,
-                    "it is not this table's sketch",
-                ));
-            }
-        }
+        self.fill_sketch(number, table, halvings as u32)?;
         let records = Records::of(&table.shared.layout);
         let mut filling = Filling::new(moving.clock);
         // Buckets that nothing is said of are as new.
-        let said = self.links.iter().flat_map(|link| &link.frame.entries);
-        let said = said.filter(|entry| {
-            entry.table as usize == number && matches!(entry.section, Section::Rows | Section::Gone)
-        });
-        let said: BTreeSet<usize> = said
-            .map(|entry| entry.number as usize)
-            .chain(lines.keys().map(|&bucket| bucket as usize))
-            .collect();
+        let mut said = self.said(number)?;
+        said.extend(lines.keys().map(|&bucket| bucket as usize));
         if said.last().is_some_and(|&last| last >= BUCKETS) {
-            return Err(damaged(
-                &link.frame.name,
-                "contents",
-                "there are 4,096 buckets and no more",
-            ));
+            return Err(link.no_such_bucket());
         }
         let all = buckets == (0..BUCKETS);
         for &bucket in said.range(buckets) {
-            let rows = self
-                .links
-                .iter()
-                .map(|link| link.rows(number, bucket, &records));
-            let rows: Vec<Vec<u8>> = rows.collect::<Result<_>>()?;
-            let gone = self.links.iter().map(|link| link.gone(number, bucket));
-            let gone: Vec<Vec<(u64, u32)>> = gone.collect::<Result<_>>()?;
-            // The newest operation wins: in a cut, rows are what is there, tombstones what went or came back since.
-            let mut newest: BTreeMap<u64, &[u8]> = BTreeMap::new();
-            for (rows, gone) in rows.iter().zip(&gone) {
-                gone.iter().for_each(|(hash, _)| {
-                    newest.remove(hash);
-                });
-                newest.extend(
-                    rows.chunks_exact(records.size())
-                        .map(|record| (records.hash(record), record)),
-                );
-            }
+            let Merged { rows, gone } = self.merged(number, bucket, &records)?;
             let size = lines.get(&(bucket as u32)).copied().unwrap_or(1);
             if !filling.bucket(
                 table,
                 bucket,
                 size,
-                newest.into_values(),
-                gone.into_iter().flatten(),
+                rows.chunks_exact(records.size()),
+                gone.into_iter(),
             )? {
                 return Err(link.bad(
                     Section::Lines,

@@ -14,7 +14,7 @@ pub(crate) use keep::Keep;
 use keep::Ledger;
 pub(crate) use read::Bucket;
 pub(crate) use record::Records;
-pub(crate) use restore::Filling;
+pub(crate) use restore::{Filling, take};
 pub(crate) use store::StoreCut;
 pub(crate) use writing::{Encode, Writing};
 

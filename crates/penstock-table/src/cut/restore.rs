@@ -20,6 +20,25 @@ pub(crate) struct Filling {
     clock: Clock,
 }
 
+/// Rows of a table of the same layout, as rows that changed in this one's current epoch.
+pub(crate) fn take<'a>(table: &mut Table, records: impl Iterator<Item = &'a [u8]>) -> Result<()> {
+    let shared = &table.shared;
+    let by = &mut table.workers[0].inserting;
+    for record in records {
+        let hash = record::hash(record);
+        let shard = &mut table.shards[bucket_of(hash) / BUCKETS_A_SHARD];
+        let row = shard
+            .attach(shared, hash, 0, 0, by)
+            .ok_or_else(|| TableError::OutOfMemory {
+                table: shared.config.name.clone(),
+                refused: 1,
+            })?;
+        // SAFETY: the row was just attached, the table is borrowed for writing, the record has the layout's size.
+        unsafe { record::restore(&shared.layout, record, row) };
+    }
+    Ok(())
+}
+
 impl Filling {
     pub fn new(clock: Clock) -> Filling {
         Filling {

@@ -14,6 +14,7 @@ use crate::checkpoint::{compared, identity};
 use crate::disk::Source;
 use crate::hash::{BUCKET_BITS, mix};
 use crate::line::prefetch;
+use crate::pool::{Bag, Pooling, Rows, pool};
 use crate::store::{Keys, Store};
 
 /// A snapshot's bytes.
@@ -66,6 +67,19 @@ pub struct Snapshot {
     states: Vec<AtomicU8>,
     tables: Vec<SnapshotTable>,
     slots: BTreeMap<u32, (usize, Keys)>,
+    plan: String,
+}
+
+impl Rows for Snapshot {
+    type Error = ArtefactError;
+
+    fn dim(&self, slot: u32) -> Result<usize> {
+        Ok(self.tables[self.slot(slot)?.0].dim)
+    }
+
+    fn read(&self, slot: u32, keys: &[u64], out: &mut [f32]) -> Result<()> {
+        self.lookup(slot, keys, out).map(|_| ())
+    }
 }
 
 impl Snapshot {
@@ -120,6 +134,7 @@ impl Snapshot {
             states,
             tables,
             slots,
+            plan: facts.get("plan").unwrap_or_default().into(),
         })
     }
 
@@ -133,6 +148,28 @@ impl Snapshot {
         found.ok_or(ArtefactError::Table(crate::TableError::UnknownSlot {
             slot,
         }))
+    }
+
+    /// The slots in order of their number, each with its table's.
+    pub fn slots(&self) -> impl Iterator<Item = (u32, usize, Keys)> + '_ {
+        let slots = self.slots.iter();
+        slots.map(|(&slot, &(table, keys))| (slot, table, keys))
+    }
+
+    /// What was recorded as the plan when it was taken.
+    pub fn plan(&self) -> &str {
+        &self.plan
+    }
+
+    /// As `Store::pool`, with the same sums in the same order.
+    pub fn pool(
+        &self,
+        bags: &[Bag],
+        pooling: Pooling,
+        threads: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        pool(self, bags, pooling, threads, out)
     }
 
     /// Verifies every section now.
