@@ -1,0 +1,130 @@
+//! How long a training batch of a whole model takes: 26 slots of one key a sample are pooled, their gradients staged and
+//! applied. `cargo run --release -p penstock-table --example batch_speed -- [rows=10000000] [tables=1] [samples=4096] [dim=16]
+//! [threads=2] [batches=200]`. Keys follow Zipf's law (1.05) in each slot; wall times, medians.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::time::Instant;
+
+use penstock_table::{
+    Bag, Engine, Keys, Optimizer, Pooling, Staged, Store, TableConfig, Update, hash::mix,
+};
+
+#[path = "keys/mod.rs"]
+mod keys;
+use keys::{Zipf, uniform};
+
+const SLOTS: usize = 26;
+
+fn main() {
+    let arguments: HashMap<String, usize> = std::env::args()
+        .skip(1)
+        .filter_map(|argument| {
+            let (name, value) = argument.split_once('=')?;
+            Some((name.to_owned(), value.parse().expect("a number")))
+        })
+        .collect();
+    let number = |name: &str, default| arguments.get(name).copied().unwrap_or(default);
+    let (rows, dim, samples) = (
+        number("rows", 10_000_000),
+        number("dim", 16),
+        number("samples", 4096),
+    );
+    let (tables, threads, batches) = (
+        number("tables", 1).min(SLOTS),
+        number("threads", 2),
+        number("batches", 200),
+    );
+    let mut store = Store::default();
+    let engine = Engine {
+        threads,
+        ..Engine::default()
+    };
+    for table in 0..tables {
+        let optimizer = Optimizer::RowwiseAdagrad {
+            epsilon: 1e-8,
+            initial: 0.0,
+        };
+        let config = TableConfig::new(format!("t{table}"), dim, optimizer, 0.01);
+        store.add_table(config, engine).expect("a table");
+    }
+    for slot in 0..SLOTS {
+        store
+            .add_slot(slot as u32, slot % tables, Keys::Raw)
+            .expect("a slot");
+    }
+    let of_slot = rows / SLOTS;
+    let key = |slot: usize, rank: u64| mix(rank ^ (slot as u64) << 40);
+    let zeros = vec![0.0; 4096 * dim];
+    for slot in 0..SLOTS {
+        let all: Vec<u64> = (0..of_slot as u64).map(|rank| key(slot, rank)).collect();
+        for keys in all.chunks(4096) {
+            let grads = &zeros[..keys.len() * dim];
+            store
+                .update(
+                    slot as u32,
+                    &Update {
+                        keys,
+                        grads,
+                        ..Update::default()
+                    },
+                )
+                .expect("an update");
+        }
+    }
+    let zipf = Zipf::new(of_slot as u64, 1.05);
+    let mut seed = 11;
+    let offsets: Vec<i64> = (0..=samples as i64).collect();
+    let width = SLOTS * dim;
+    let grads: Vec<f32> = (0..samples * width)
+        .map(|_| uniform(&mut seed) as f32 - 0.5)
+        .collect();
+    let mut out = vec![0.0; samples * width];
+    let mut staged = Staged::default();
+    let mut times = [const { Vec::new() }; 3];
+    for _ in 0..batches {
+        let keys: Vec<Vec<u64>> = (0..SLOTS)
+            .map(|slot| {
+                (0..samples)
+                    .map(|_| key(slot, zipf.draw(&mut seed)))
+                    .collect()
+            })
+            .collect();
+        let bags: Vec<Bag> = (0u32..)
+            .zip(&keys)
+            .map(|(slot, keys)| Bag {
+                slot,
+                keys,
+                offsets: &offsets,
+                weights: None,
+            })
+            .collect();
+        let mut last = Instant::now();
+        let mut took = |part: usize| {
+            times[part].push(last.elapsed().as_secs_f64() * 1e3);
+            last = Instant::now();
+        };
+        store
+            .pool(&bags, Pooling::Sum, threads, &mut out)
+            .expect("pooled");
+        took(0);
+        store
+            .stage(&bags, Pooling::Sum, &grads, &mut staged)
+            .expect("staged");
+        took(1);
+        store.step(&mut staged, 0).expect("a step");
+        took(2);
+        black_box(&out);
+    }
+    let mut sum = 0.0;
+    for (name, times) in ["pool", "stage", "step"].iter().zip(&mut times) {
+        times.sort_by(f64::total_cmp);
+        let median = times[times.len() / 2];
+        sum += median;
+        println!("{name:<6} {median:6.2} ms  (best {:.2})", times[0]);
+    }
+    println!(
+        "all    {sum:6.2} ms for {} keys of {rows} on {threads} threads, {tables} tables",
+        samples * SLOTS
+    );
+}
