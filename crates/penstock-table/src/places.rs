@@ -79,19 +79,18 @@ impl Places {
         &self.table
     }
 
-    /// The place of each key; `Place::NONE` for a key without a row. The rows' first lines are asked for.
-    pub fn find(&self, keys: &[u64], places: &mut [Place]) {
-        assert_eq!(keys.len(), places.len());
+    /// The place of each key by its mixed hash; `Place::NONE` for a key without a row. The rows' first lines are asked for.
+    pub fn find(&self, hashes: &[u64], places: &mut [Place]) {
+        assert_eq!(hashes.len(), places.len());
         let (shared, shards) = (&self.table.shared, &self.table.shards[..]);
-        for (keys, places) in keys.chunks(BLOCK).zip(places.chunks_mut(BLOCK)) {
+        for (hashes, places) in hashes.chunks(BLOCK).zip(places.chunks_mut(BLOCK)) {
             // SAFETY: the table's level is available, the shards are all of them, lengths are equal.
-            unsafe { find(shared.level, shared, shards, keys, places) }
+            unsafe { find(shared.level, shared, shards, hashes, places) }
         }
     }
 
-    /// A sighting of a key: its row if it has one or this sighting admits it. The row is new as `config` says.
-    pub fn sight(&mut self, key: u64) -> Result<Place> {
-        let hash = mix(key);
+    /// A sighting of a key by its mixed hash: its row if it has one or this sighting admits it. The row is new as `config` says.
+    pub fn sight(&mut self, hash: u64) -> Result<Place> {
         let Table {
             shared,
             shards,
@@ -164,18 +163,17 @@ impl Places {
 unsafe fn find_body<S: Search>(
     shared: &Shared,
     shards: &[Shard],
-    keys: &[u64],
+    hashes: &[u64],
     places: &mut [Place],
 ) {
-    let mut hashes = [0u64; AHEAD];
     let mut lines = [std::ptr::null::<Line>(); AHEAD];
     let mut beyond = [0u8; BLOCK];
     let mut farther = 0;
-    for i in 0..keys.len() + AHEAD {
+    for i in 0..hashes.len() + AHEAD {
         let turn = i % AHEAD;
         if i >= AHEAD {
             let at = i - AHEAD;
-            let hash = hashes[turn];
+            let hash = hashes[at];
             let shard = &shards[shard_of(hash)];
             // SAFETY: the line is this hash's; the caller vouches for S.
             places[at] = match unsafe { shard.buckets.find_at_home::<S>(lines[turn], hash) } {
@@ -189,18 +187,17 @@ unsafe fn find_body<S: Search>(
                 }
             };
         }
-        if i < keys.len() {
-            let hash = mix(keys[i]);
+        if i < hashes.len() {
+            let hash = hashes[i];
             let line = shards[shard_of(hash)]
                 .buckets
                 .home_line(&shared.lines, hash);
             prefetch(line);
-            hashes[turn] = hash;
             lines[turn] = line;
         }
     }
     for &at in &beyond[..farther] {
-        let hash = mix(keys[at as usize]);
+        let hash = hashes[at as usize];
         let shard = &shards[shard_of(hash)];
         if let Some(number) = shard.buckets.find(&shared.lines, hash) {
             places[at as usize] = approach(shared, shard, number);
@@ -220,6 +217,6 @@ fn approach(shared: &Shared, shard: &Shard, number: u32) -> Place {
 
 at_each_level! {
     /// # Safety
-    /// `level` is available; `shards` are all of the table's; at most `BLOCK` keys, and a place each.
-    unsafe fn find(shared: &Shared, shards: &[Shard], keys: &[u64], places: &mut [Place]) = find_body
+    /// `level` is available; `shards` are all of the table's; at most `BLOCK` hashes, and a place each.
+    unsafe fn find(shared: &Shared, shards: &[Shard], hashes: &[u64], places: &mut [Place]) = find_body
 }

@@ -1,5 +1,6 @@
 //! Rows in place: what a trainer that steps them itself may rely on.
 
+use penstock_table::hash::mix;
 use penstock_table::{Admission, Engine, Optimizer, Place, Places, Table, TableConfig};
 
 fn config(dim: usize) -> TableConfig {
@@ -15,13 +16,14 @@ fn a_place_is_where_lookup_reads() {
     let mut places = Places::new(config(3)).unwrap();
     let keys = keys(20_000);
     for (i, &key) in keys.iter().enumerate() {
-        let place = places.sight(key).unwrap();
+        let place = places.sight(mix(key)).unwrap();
         // SAFETY: a row of three floats that nobody else uses.
         unsafe { *place.values().add(1) = i as f32 };
     }
     assert_eq!(places.table().rows(), 20_000);
     let mut found = vec![Place::NONE; keys.len()];
-    places.find(&keys, &mut found);
+    let hashes: Vec<u64> = keys.iter().map(|&key| mix(key)).collect();
+    places.find(&hashes, &mut found);
     let mut read = vec![0.0; 3 * keys.len()];
     places.table().lookup(&keys, &mut read).unwrap();
     for (i, place) in found.iter().enumerate() {
@@ -34,11 +36,11 @@ fn a_place_is_where_lookup_reads() {
 #[test]
 fn places_stay_while_the_table_grows() {
     let mut places = Places::new(config(1)).unwrap();
-    let first = places.sight(7).unwrap();
+    let first = places.sight(mix(7)).unwrap();
     for &key in &keys(50_000) {
-        places.sight(key).unwrap();
+        places.sight(mix(key)).unwrap();
     }
-    assert_eq!(places.sight(7).unwrap(), first);
+    assert_eq!(places.sight(mix(7)).unwrap(), first);
 }
 
 #[test]
@@ -50,10 +52,12 @@ fn an_absent_key_has_no_place_until_it_was_seen_often_enough() {
         halve_every: 1 << 40,
     };
     let mut places = Places::new(config).unwrap();
-    let told: Vec<bool> = (0..4).map(|_| places.sight(5).unwrap().is_none()).collect();
+    let told: Vec<bool> = (0..4)
+        .map(|_| places.sight(mix(5)).unwrap().is_none())
+        .collect();
     assert_eq!(told, [true, true, false, false]);
     let mut found = [Place::NONE; 2];
-    places.find(&[5, 6], &mut found);
+    places.find(&[mix(5), mix(6)], &mut found);
     assert!(!found[0].is_none() && found[1].is_none());
     assert!(!places.insert(6).unwrap().is_none());
     assert_eq!(places.table().rows(), 2);

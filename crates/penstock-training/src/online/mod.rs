@@ -4,7 +4,9 @@
 //! number of threads and however the columns are cut into batches. Read `model.rs` first, then `trainer.rs`.
 
 mod columns;
+mod distinct;
 mod model;
+mod owner;
 mod part;
 mod settings;
 mod step;

@@ -133,15 +133,14 @@ impl Model {
         Place::at(self.own[number * width..][..width].as_mut_ptr())
     }
 
-    /// A sighting of an absent key; where it becomes a row, its factors are drawn.
-    pub(crate) fn sight(&mut self, table: usize, key: u64) -> Result<Place> {
-        let place = self.tables[table].sight(key).map_err(table_error)?;
+    /// A sighting of an absent key, by its mixed hash; where it becomes a row, its factors are drawn.
+    pub(crate) fn sight(&mut self, table: usize, hash: u64) -> Result<Place> {
+        let place = self.tables[table].sight(hash).map_err(table_error)?;
         if let (Some(factors), false) = (&self.settings.factors, place.is_none()) {
             // SAFETY: a row of `width` floats, which nobody else uses while the model is borrowed for writing.
             let row =
                 unsafe { std::slice::from_raw_parts_mut(place.values(), width(factors.rank)) };
             if row.iter().all(|&x| x == 0.0) {
-                let hash = penstock_table::hash::mix(key);
                 spread(factors.spread).fill(hash, factors.seed, &mut row[FIRST..][..factors.rank]);
             }
         }
@@ -231,9 +230,6 @@ impl RowOut {
         self.fields.push(field);
         self.keys.push(key);
         self.values.extend_from_slice(values);
-        // The tag is a trainer's own.
-        let row = self.values.len() - values.len();
-        self.values[row + super::step::TAG] = 0.0;
     }
 }
 

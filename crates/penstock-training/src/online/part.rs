@@ -6,6 +6,7 @@ use penstock_table::Place;
 use penstock_table::hash::mix;
 
 use super::columns::{Columns, Slot};
+use super::distinct::Distinct;
 use super::model::Model;
 use super::step::{FIRST, W};
 use super::tally::log_loss;
@@ -23,6 +24,13 @@ pub(crate) struct Segment {
     pub keys: Range<usize>,
 }
 
+/// What a part has for one owner.
+#[derive(Default)]
+pub(crate) struct Dealt {
+    pub distinct: Vec<u32>,
+    pub keys: Vec<u32>,
+}
+
 #[derive(Default)]
 pub(crate) struct Part {
     pub rows: usize,
@@ -36,9 +44,13 @@ pub(crate) struct Part {
     labels: Vec<f32>,
     sample: Vec<f32>,
 
+    /// The part's distinct keys; of each key, which of them it is; of each distinct one, where its row lies, and its weight.
+    pub distinct: Distinct,
+    pub number: Vec<u32>,
     pub places: Vec<Place>,
-    /// Of each owner: its keys, by number, in order. Not used where there is one owner.
-    pub lists: Vec<Vec<u32>>,
+    weights: Vec<f32>,
+    /// Of each owner: its distinct keys, and its keys, in order. Not used where there is one owner.
+    pub dealt: Vec<Dealt>,
     pub margins: Vec<f64>,
     pub losses: Vec<f64>,
     /// Derivative of each row's weighted loss by its margin.
@@ -149,21 +161,37 @@ impl Part {
         }
     }
 
+    /// Tells keys apart, and finds each distinct one's row.
     pub fn find(&mut self, model: &Model) {
+        self.distinct.begin(self.keys.len());
+        self.number.clear();
         self.places.clear();
-        self.places.resize(self.keys.len(), Place::NONE);
         for Segment { table, keys } in &self.segments {
-            model.tables[*table].find(&self.keys[keys.clone()], &mut self.places[keys.clone()]);
+            let first = self.distinct.hashes().len();
+            for &key in &self.keys[keys.clone()] {
+                self.number
+                    .push(self.distinct.number(*table as u32, mix(key)));
+            }
+            let hashes = &self.distinct.hashes()[first..];
+            self.places.resize(first + hashes.len(), Place::NONE);
+            model.tables[*table].find(hashes, &mut self.places[first..]);
         }
     }
 
     /// Which owner steps which key: a part of the hash decides.
     pub fn deal(&mut self, owners: usize) {
-        self.lists.resize_with(owners, Vec::new);
-        self.lists.iter_mut().for_each(Vec::clear);
-        for (number, &key) in (0u32..).zip(&self.keys) {
-            let owner = ((mix(key) >> 32) * owners as u64) >> 32;
-            self.lists[owner as usize].push(number);
+        self.dealt.resize_with(owners, Dealt::default);
+        for dealt in &mut self.dealt {
+            dealt.distinct.clear();
+            dealt.keys.clear();
+        }
+        let owner = |hash: u64| (((hash >> 32) * owners as u64) >> 32) as usize;
+        let hashes = self.distinct.hashes();
+        for (number, &hash) in (0u32..).zip(hashes) {
+            self.dealt[owner(hash)].distinct.push(number);
+        }
+        for (key, &number) in (0u32..).zip(&self.number) {
+            self.dealt[owner(hashes[number as usize])].keys.push(key);
         }
     }
 
@@ -190,38 +218,45 @@ impl Part {
                 }
             }
         }
+        // What has no row weighs nothing.
+        static ABSENT: f32 = 0.0;
+        self.weights.clear();
+        self.weights.extend(self.places.iter().map(|place| {
+            let weight = if place.is_none() {
+                &raw const ABSENT
+            } else {
+                place.values().cast_const()
+            };
+            // SAFETY: a row of the model, which nobody writes while it is borrowed, or the zero.
+            unsafe { *weight }
+        }));
         if rank > 0 {
             self.score_factors(rank);
         } else if self.values.is_empty() {
-            for (&place, &row) in self.places.iter().zip(&self.row) {
-                if !place.is_none() {
-                    // SAFETY: a row of the model, which nobody writes while it is borrowed.
-                    self.margins[row as usize] += f64::from(unsafe { *place.values() });
-                }
+            for (&number, &row) in self.number.iter().zip(&self.row) {
+                self.margins[row as usize] += f64::from(self.weights[number as usize]);
             }
         } else {
-            for ((&place, &row), &x) in self.places.iter().zip(&self.row).zip(&self.values) {
-                if !place.is_none() {
-                    // SAFETY: as above.
-                    self.margins[row as usize] +=
-                        f64::from(unsafe { *place.values() }) * f64::from(x);
-                }
+            for ((&number, &row), &x) in self.number.iter().zip(&self.row).zip(&self.values) {
+                self.margins[row as usize] +=
+                    f64::from(self.weights[number as usize]) * f64::from(x);
             }
         }
     }
 
     fn score_factors(&mut self, rank: usize) {
-        for (number, (&place, &row)) in self.places.iter().zip(&self.row).enumerate() {
+        for (key, (&number, &row)) in self.number.iter().zip(&self.row).enumerate() {
+            let place = self.places[number as usize];
             if place.is_none() {
                 continue;
             }
-            let x = self.values.get(number).copied().unwrap_or(1.0);
+            let x = self.values.get(key).copied().unwrap_or(1.0);
             // SAFETY: a row of `FIRST + rank` floats or more, which nobody writes while the model is borrowed.
-            let weights = unsafe { std::slice::from_raw_parts(place.values(), FIRST + rank) };
+            let factors = unsafe { std::slice::from_raw_parts(place.values().add(FIRST), rank) };
             let row = row as usize;
-            self.margins[row] += f64::from(weights[W]) * f64::from(x);
+            self.margins[row] += f64::from(self.weights[number as usize]) * f64::from(x);
             let sums = &mut self.sums[row * rank..][..rank];
-            self.squares[row] += add_factors(&weights[FIRST..], x, sums);
+            self.squares[row] += add_factors(factors, x, sums);
         }
         for (row, sums) in self.sums.chunks(rank).enumerate() {
             let square: f32 = sums.iter().map(|s| s * s).sum();

@@ -1,7 +1,7 @@
-//! One row's step by its batch's summed gradient. A row is `[w, z, s, tag, t, factors...]`, all f32.
+//! One row's step by its batch's summed gradient. A row is `[w, z, s, 0, t, factors...]`, all f32.
 //!
 //! `s` is the square root of the sum of squared gradients (FTRL, Adagrad), `z` is FTRL's; `t` is the root of the mean
-//! square of the factors' gradients, summed. `tag` is the trainer's own (see `trainer.rs`).
+//! square of the factors' gradients, summed.
 
 use penstock_table::{Level, Place};
 
@@ -10,14 +10,13 @@ use super::settings::{Factors, Optimizer, Rates, Settings};
 pub(crate) const W: usize = 0;
 pub(crate) const Z: usize = 1;
 pub(crate) const S: usize = 2;
-pub(crate) const TAG: usize = 3;
 pub(crate) const T: usize = 4;
 pub(crate) const FIRST: usize = 5;
 
 /// Floats of a row: factors end at a multiple of four.
 pub(crate) fn width(rank: usize) -> usize {
     if rank == 0 {
-        TAG + 1
+        S + 2
     } else {
         (FIRST + rank).next_multiple_of(4)
     }

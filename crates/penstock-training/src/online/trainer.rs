@@ -2,16 +2,18 @@
 //!
 //! A micro-batch is split twice. By rows, into a part a thread: filled, found, scored and judged apart. By the keys' hash,
 //! to an owner a thread: it sums the gradients of its keys, part after part, and steps each distinct row once. A key's
-//! gradients are thus summed in the order of rows whatever the number of threads.
+//! gradients are thus summed in the order of rows whatever the number of threads. What costs a cache miss or a step is done
+//! once for each distinct key of a part, what is done for every key stays within the nearest caches.
 
 use penstock_table::Place;
 use rayon::prelude::*;
 
 use super::columns::Columns;
 use super::model::Model;
+use super::owner::Owner;
 use super::part::{Part, Targets};
-use super::settings::{Factors, GROWTH, Optimizer};
-use super::step::{Linear, TAG, step_factors, step_rows, width};
+use super::settings::GROWTH;
+use super::step::Linear;
 use super::tally::{Progress, Tally};
 use crate::{Result, invalid};
 
@@ -26,19 +28,8 @@ pub struct Trainer {
     /// Rows of the present micro-batch: wanted, and there.
     size: usize,
     filled: usize,
-    absent: Vec<(u32, u32)>,
+    absent: Vec<u32>,
     passes: u32,
-}
-
-/// Distinct rows of a micro-batch and their summed gradients: the first `count` of each list.
-#[derive(Default)]
-struct Owner {
-    count: usize,
-    places: Vec<Place>,
-    gradients: Vec<f32>,
-    /// Of the factors: sums of `g x S` (rank floats) and of `g x^2`.
-    outer: Vec<f32>,
-    inner: Vec<f32>,
 }
 
 impl Trainer {
@@ -192,22 +183,11 @@ impl Trainer {
             .par_iter_mut()
             .enumerate()
             .for_each(|(number, owner)| {
-                let keys = parts.iter().map(|part| part.keys.len()).sum();
-                owner.begin(
-                    if number == 0 { &places } else { &[] },
-                    keys,
-                    settings.rank(),
-                );
-                for part in parts {
-                    if number == 0 {
-                        owner.add_numbers(part, numbers, settings.rank());
-                    }
-                    if owners > 1 {
-                        let list = part.lists[number].iter().map(|&i| i as usize);
-                        owner.add(part, list, settings.rank());
-                    } else {
-                        owner.add(part, 0..part.keys.len(), settings.rank());
-                    }
+                owner.begin(if number == 0 { &places } else { &[] }, settings.rank());
+                if let [part] = &parts[..] {
+                    owner.take_all(part);
+                } else {
+                    owner.take_dealt(parts, number);
                 }
                 owner.step(&linear, settings.factors.as_ref(), number == 0);
             });
@@ -217,160 +197,39 @@ impl Trainer {
         Ok(())
     }
 
-    /// Keys without a row are sighted, in order. The sighting that admits a key after several drops its gradient: it was
+    /// Keys without a row are sighted, in order, as often as they are there. The sighting that admits a key after several drops its gradient: it was
     /// taken at zeros (ADR 0030).
     fn sight(&mut self) -> Result<()> {
-        self.absent.clear();
         if self.passes > 1 {
             return Ok(());
         }
-        for (number, part) in (0u32..).zip(&self.parts) {
-            let none = part
-                .places
-                .iter()
-                .enumerate()
-                .filter(|(_, place)| place.is_none());
-            self.absent
-                .extend(none.map(|(key, _)| (number, key as u32)));
-        }
-        let at_first_sight = self.model.settings.least == 1;
-        for &(part, at) in &self.absent {
-            let part = &mut self.parts[part as usize];
-            let at = at as usize;
-            let segment = part.segments.partition_point(|s| s.keys.end <= at);
-            let place = self
-                .model
-                .sight(part.segments[segment].table, part.keys[at])?;
+        let Trainer {
+            model,
+            parts,
+            absent,
+            ..
+        } = self;
+        let at_first_sight = model.settings.least == 1;
+        for part in parts {
+            absent.clear();
             if at_first_sight {
-                part.places[at] = place;
+                let none = (0u32..)
+                    .zip(&part.places)
+                    .filter(|(_, place)| place.is_none());
+                absent.extend(none.map(|(number, _)| number));
+            } else {
+                let none = |number: &&u32| part.places[**number as usize].is_none();
+                absent.extend(part.number.iter().filter(none));
+            }
+            for &number in &*absent {
+                let at = number as usize;
+                let (table, hash) = (part.distinct.tables()[at], part.distinct.hashes()[at]);
+                let place = model.sight(table as usize, hash)?;
+                if at_first_sight {
+                    part.places[at] = place;
+                }
             }
         }
         Ok(())
-    }
-}
-
-impl Owner {
-    /// Room for so many keys beside the owner's `own` rows.
-    fn begin(&mut self, own: &[Place], keys: usize, rank: usize) {
-        let most = own.len() + keys + 1;
-        if self.places.len() < most {
-            self.places.resize(most, Place::NONE);
-            self.gradients.resize(most, 0.0);
-            self.outer.resize(most * rank, 0.0);
-            self.inner.resize(if rank > 0 { most } else { 0 }, 0.0);
-        }
-        self.count = own.len();
-        self.places[..own.len()].copy_from_slice(own);
-        self.gradients[..own.len()].fill(0.0);
-        if rank > 0 {
-            self.outer[..own.len() * rank].fill(0.0);
-            self.inner[..own.len()].fill(0.0);
-        }
-    }
-
-    /// The bias is the first of the owner's rows, then the numbers.
-    fn add_numbers(&mut self, part: &Part, numbers: usize, rank: usize) {
-        for (row, &slope) in part.slopes.iter().enumerate() {
-            self.gradients[0] += slope;
-            for number in 0..numbers {
-                let x = part.numbers[row * numbers + number];
-                self.gradients[1 + number] += slope * x;
-                if rank > 0 {
-                    self.add_factors(1 + number, slope * x, x, &part.sums[row * rank..][..rank]);
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, part: &Part, keys: impl Iterator<Item = usize>, rank: usize) {
-        if rank > 0 {
-            for key in keys {
-                let (place, row) = (part.places[key], part.row[key] as usize);
-                if place.is_none() {
-                    continue;
-                }
-                let x = part.values.get(key).copied().unwrap_or(1.0);
-                let slope = part.slopes[row] * x;
-                let (distinct, there) = self.add_gradient(place, slope);
-                if !there {
-                    self.outer[distinct * rank..][..rank].fill(0.0);
-                    self.inner[distinct] = 0.0;
-                }
-                self.add_factors(distinct, slope, x, &part.sums[row * rank..][..rank]);
-            }
-        } else if part.values.is_empty() {
-            for key in keys {
-                let place = part.places[key];
-                if !place.is_none() {
-                    self.add_gradient(place, part.slopes[part.row[key] as usize]);
-                }
-            }
-        } else {
-            for key in keys {
-                let place = part.places[key];
-                if !place.is_none() {
-                    let slope = part.slopes[part.row[key] as usize] * part.values[key];
-                    self.add_gradient(place, slope);
-                }
-            }
-        }
-    }
-
-    /// The number of a row among the owner's, and whether it was there. A tag from another batch is told by the place it
-    /// leads to, and the end of the list for one that leads beyond it. No branch: half of a batch's keys are first ones, and nobody can guess which.
-    #[inline(always)]
-    fn distinct(&mut self, place: Place) -> (usize, bool) {
-        let count = self.count;
-        // SAFETY: a row of at least `TAG + 1` floats; a key has one owner, and only it touches tags now.
-        let tag = unsafe { &mut *place.values().add(TAG).cast::<u32>() };
-        let guess = (*tag as usize).min(self.places.len() - 1);
-        let there = (self.places[guess] == place) & (guess < count);
-        self.places[count] = place;
-        let kept = usize::from(there).wrapping_neg();
-        let number = guess & kept | count & !kept;
-        *tag = number as u32;
-        self.count += usize::from(!there);
-        (number, there)
-    }
-
-    #[inline(always)]
-    fn add_gradient(&mut self, place: Place, slope: f32) -> (usize, bool) {
-        let (number, there) = self.distinct(place);
-        let kept = u32::from(there).wrapping_neg();
-        let before = f32::from_bits(self.gradients[number].to_bits() & kept);
-        self.gradients[number] = before + slope;
-        (number, there)
-    }
-
-    #[inline(always)]
-    fn add_factors(&mut self, distinct: usize, slope: f32, x: f32, sums: &[f32]) {
-        let outer = &mut self.outer[distinct * sums.len()..][..sums.len()];
-        outer
-            .iter_mut()
-            .zip(sums)
-            .for_each(|(outer, sum)| *outer += slope * sum);
-        self.inner[distinct] += slope * x;
-    }
-
-    /// Steps every distinct row; `has_bias`: the first is the bias, without penalties and factors.
-    fn step(&mut self, linear: &Linear, factors: Option<&Factors>, has_bias: bool) {
-        let first = usize::from(has_bias);
-        let (places, gradients) = (&self.places[..self.count], &self.gradients[..self.count]);
-        // SAFETY: rows of `TAG + 1` floats or more, in no other owner's hands, each once.
-        unsafe {
-            step_rows(&linear.free(), &places[..first], &gradients[..first]);
-            step_rows(linear, &places[first..], &gradients[first..]);
-        }
-        let Some(factors) = factors else {
-            return;
-        };
-        let (width, sgd) = (width(factors.rank), linear.optimizer() == Optimizer::Sgd);
-        for (number, &place) in places.iter().enumerate().skip(first) {
-            // SAFETY: a row of `width` floats, in no other owner's hands.
-            let row = unsafe { std::slice::from_raw_parts_mut(place.values(), width) };
-            let outer = &mut self.outer[number * factors.rank..][..factors.rank];
-            step_factors(factors, sgd, row, outer, self.inner[number]);
-        }
     }
 }
