@@ -31,6 +31,7 @@ from penstock._native import (
     json_sample,
     libsvm_reader,
     platt,
+    simd_level,
     text_reader,
     write_snapshot,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "json_sample",
     "libsvm_reader",
     "platt",
+    "simd_level",
     "text_reader",
     "write_snapshot",
 ]

@@ -13,8 +13,15 @@ mod training;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The vector instructions that the tables' kernels use: "baseline", "avx2" or "avx512".
+#[pyfunction]
+fn simd_level() -> &'static str {
+    penstock_table::Level::detect().name()
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(simd_level, module)?)?;
     data::register(module)?;
     features::register(module)?;
     tables::register(module)?;

@@ -10,8 +10,16 @@ pub enum Level {
 }
 
 impl Level {
-    /// The widest that this processor has.
+    /// The widest that this processor has, or what the environment's `PENSTOCK_SIMD` names if that is narrower.
     pub fn detect() -> Level {
+        match std::env::var("PENSTOCK_SIMD").as_deref() {
+            Ok("baseline") => Level::Baseline,
+            Ok("avx2") => Level::of_processor().min(Level::Avx2),
+            _ => Level::of_processor(),
+        }
+    }
+
+    fn of_processor() -> Level {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2")
@@ -33,7 +41,7 @@ impl Level {
 
     /// This level, or the widest below it that the processor has.
     pub fn available(self) -> Level {
-        self.min(Level::detect())
+        self.min(Level::of_processor())
     }
 
     pub fn name(self) -> &'static str {
