@@ -56,24 +56,31 @@ def say(message: str) -> None:
 
 
 def peer_python(name: str, python: str = sys.executable) -> Path:
-    """The interpreter of a peer's own environment, built from requirements/NAME.txt when that file has changed."""
+    """The interpreter of a peer's own environment, built from requirements/NAME.txt when that file has changed.
+
+    What stands in requirements/NAME.nodeps.txt is installed after it, without asking what it depends on.
+    """
     wanted = HERE / "requirements" / f"{name}.txt"
+    alone = wanted.with_suffix(".nodeps.txt")
     folder = PEERS / name
     stamp = folder / ".requirements"
-    fingerprint = hashlib.sha256(wanted.read_bytes()).hexdigest()
+    text = wanted.read_bytes() + (alone.read_bytes() if alone.exists() else b"")
+    fingerprint = hashlib.sha256(text).hexdigest()
     if stamp.exists() and stamp.read_text() == fingerprint:
         return folder / "bin" / "python"
     say(f"setting up {name} in {folder.relative_to(HERE.parent)} ...")
     # The constraints of our own environment are not the peer's.
     environment = {k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted]
-    for attempt in range(3):
-        if subprocess.run(command, env=environment).returncode == 0:
-            break
-        if attempt == 2:
-            raise SystemExit(f"error: cannot install {wanted.name}; hint: is the package index reachable?")
-        time.sleep(5 * (attempt + 1))
+    pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+    commands = [[*pip, "-r", wanted]] + ([[*pip, "--no-deps", "-r", alone]] if alone.exists() else [])
+    for command in commands:
+        for attempt in range(3):
+            if subprocess.run(command, env=environment).returncode == 0:
+                break
+            if attempt == 2:
+                raise SystemExit(f"error: cannot install {command[-1]}; hint: is the package index reachable?")
+            time.sleep(5 * (attempt + 1))
     stamp.write_text(fingerprint)
     return folder / "bin" / "python"
 
