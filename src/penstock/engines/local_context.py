@@ -74,6 +74,7 @@ class LocalContext:
     flow_dir: Path
     threads: int
     scratch: Path
+    kept: Path
     plans: Path
     values: Mapping[str, str]
     node_outputs: Mapping[str, str]
@@ -84,10 +85,11 @@ class LocalContext:
         spec = run.spec
         scratch = Path(spec.folder) / "scratch" / step
         scratch.mkdir(parents=True, exist_ok=True)
+        kept = Path(spec.kept or Path(spec.folder) / "kept") / step
         plans = Path(spec.plans or Path(spec.folder) / "plans")
         flow_dir = Path(spec.flow_dir)
         return cls(
-            run, step, infos, flow_dir, run.threads, scratch, plans, spec.values, spec.node_outputs, spec.lineage
+            run, step, infos, flow_dir, run.threads, scratch, kept, plans, spec.values, spec.node_outputs, spec.lineage
         )
 
     def info(self, reference: str) -> Info:

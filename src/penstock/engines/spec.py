@@ -53,6 +53,8 @@ class NodeSpec(BaseModel):
     folder: str
     #: Where the run store keeps feature plans by fingerprint, for every node and run; "" = below `folder`.
     plans: str = ""
+    #: Where steps keep what a later attempt of this run may go on from; "" = below `folder`.
+    kept: str = ""
     conf: Mapping[str, str] = Field(default_factory=dict)
     args: tuple[str, ...] = ()
     steps: tuple[StepSpec, ...] = ()

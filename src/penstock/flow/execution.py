@@ -226,8 +226,8 @@ class Execution:
         threads = int(node.conf.get("threads", 0) or math.ceil(node.cpus))
         spec = NodeSpec(
             run=self.run, node=node.name, engine=node.engine, attempt=state.attempt, flow_file=self.plan.flow_file,
-            flow_dir=self.plan.flow_dir, folder=str(folder), plans=str(self.store.folder / "plans"), conf=node.conf,
-            args=node.args,
+            flow_dir=self.plan.flow_dir, folder=str(folder), plans=str(self.store.folder / "plans"),
+            kept=str(self._kept_folder(state)), conf=node.conf, args=node.args,
             steps=node.bind({**paths, **own}), values=self.plan.values,
             node_outputs={name: paths[name] for name in (*node.from_nodes.values(), *node.node_outputs)},
             lineage={"run": self.run, "flow": self.plan.name, "node": node.name, "key": state.keyed.key,
@@ -251,6 +251,11 @@ class Execution:
 
     def _attempt_folder(self, node: str, attempt: int) -> Path:
         return self.folder / "nodes" / node / f"attempt-{attempt}"
+
+    def _kept_folder(self, state: NodeState) -> Path:
+        """What attempts hand on to one another, as long as the node's inputs, parameters and code are the same."""
+        assert state.keyed is not None
+        return self.folder / "nodes" / state.name / f"kept-{state.keyed.key[:16]}"
 
     # --- while they run ---
 
@@ -292,6 +297,7 @@ class Execution:
                 shutil.rmtree(left, ignore_errors=True)
         if result is not None and result.status == "done":
             self.store.end_attempt(self.run, state.name, state.attempt, "done")
+            shutil.rmtree(self._kept_folder(state), ignore_errors=True)
             self._done(state, result.model_dump(mode="json"), stored_outputs(result))
             return
         if state.stopping == "interrupted":

@@ -122,6 +122,7 @@ class RunContext(Protocol):
     step: str
     threads: int
     scratch: Path  # a folder of this step's own in the run store
+    kept: Path  # likewise, but a run that goes on with the same inputs finds it as it was left (may not exist yet)
     plans: Path  # where the run store keeps feature plans by fingerprint, for every node and run (may not exist yet)
     values: Mapping[str, str]
     node_outputs: Mapping[str, str]  # "node.output" -> its path or URL

@@ -254,6 +254,7 @@ class _Context:
 
     flow_dir: Path
     scratch: Path
+    kept: Path
     plans: Path
     infos: Mapping[str, Info]
     step: str = "examined"
@@ -329,7 +330,7 @@ def _tried(cls: type[Operator]) -> Iterator[_Tried]:
             target = Path(folder) / "out" / (f"examined{suffix}" if isinstance(made, Output) else "")
             frames = {name: frame.lazy() for name in references}
             home = Path(folder)
-            context = _Context(home, home / "scratch", home / "plans", infos)
+            context = _Context(home, home / "scratch", home / "kept", home / "plans", infos)
             try:
                 yield _Tried(made, frames, checked, context, target)
             except PenstockError as refused:

@@ -7,7 +7,9 @@ accumulation, unscaling, clipping and the NaN guard come before any row changes,
 
 from __future__ import annotations
 
+import itertools
 import math
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +19,9 @@ from torch import nn
 
 from penstock.training.tables import Bag, EmbeddingTables, Pooling
 
-#: A slot's keys: [samples] (one each), [samples, n] (n each), or (keys [n], offsets [samples + 1], weights or None).
-SlotKeys = torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+#: A slot's keys: [samples] (one each), [samples, n] (n each), (keys [n], offsets [samples + 1], weights or None), or
+#: the same as numpy arrays in a `Bag`.
+SlotKeys = torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | Bag
 
 
 class HashEmbedding(nn.Module):
@@ -26,11 +29,19 @@ class HashEmbedding(nn.Module):
 
     Takes a mapping from slot to `SlotKeys`. `fused` applies gradients in the backward pass itself: less memory, but
     nothing can come between (no clipping by norm, no accumulation, no NaN guard over the whole model), so
-    `clip_grad_norm` refuses to see it.
+    `clip_grad_norm` refuses to see it. `split` gives the first `lead` columns of every row apart from the rest.
+
+    `torch.export` sees one operation, `penstock::pooled`; `penstock.training.deep.export` cuts the model there.
     """
 
     def __init__(
-        self, tables: EmbeddingTables, slots: Sequence[str] = (), pooling: Pooling = "sum", *, fused: bool = False
+        self,
+        tables: EmbeddingTables,
+        slots: Sequence[str] = (),
+        pooling: Pooling = "sum",
+        *,
+        fused: bool = False,
+        lead: int = 0,
     ) -> None:
         super().__init__()
         self.tables = tables
@@ -38,6 +49,8 @@ class HashEmbedding(nn.Module):
         self.dims = tuple(tables.dim(slot) for slot in self.slots)
         self.pooling = pooling
         self.fused = fused
+        self.lead = lead
+        self.number = _known(self)
         # Gives autograd a reason to come back; no optimizer ever sees it.
         self._anchor = torch.zeros((), requires_grad=True)
         if fused:
@@ -47,18 +60,39 @@ class HashEmbedding(nn.Module):
     def width(self) -> int:
         return sum(self.dims)
 
+    def columns(self, slot: str) -> slice:
+        """Where a slot's columns stand."""
+        at = self.slots.index(slot)
+        start = sum(self.dims[:at])
+        return slice(start, start + self.dims[at])
+
     def extra_repr(self) -> str:
         return f"{', '.join(self.slots)}: {self.width} columns, {self.pooling}"
 
     def forward(self, keys: Mapping[str, SlotKeys]) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            parts = [csr_of(keys[slot]) for slot in self.slots]
+            return torch.ops.penstock.pooled([k for k, _ in parts], [o for _, o in parts], self.number)  # type: ignore[no-any-return]
         bags = {slot: bag_of(keys[slot]) for slot in self.slots}
         return _Pooled.apply(self._anchor, self, bags)  # type: ignore[no-any-return, no-untyped-call]
+
+    def split(self, keys: Mapping[str, SlotKeys]) -> tuple[torch.Tensor, torch.Tensor]:
+        """([samples, slots x lead], [samples, the rest]): for rows that begin with a weight of their own."""
+        rows = self(keys)
+        if len(set(self.dims)) == 1:
+            each = rows.unflatten(1, (len(self.dims), -1))
+            return each[..., : self.lead].flatten(1), each[..., self.lead :].flatten(1)
+        lead = [first + at for first in itertools.accumulate((0, *self.dims[:-1])) for at in range(self.lead)]
+        rest = sorted(set(range(self.width)) - set(lead))
+        return rows[:, lead], rows[:, rest]
 
 
 class HashSequence(nn.Module):
     """The rows of each sample's keys in order, padded with zeros: float32 [samples, longest, dim] and the mask.
 
-    For attention over a user's history (DIN); share the table with the target item's slot and they meet.
+    For attention over a user's history (DIN); share the table with the target item's slot and they meet. Under
+    `torch.export` keys are padded already, (int64 [samples, longest], lengths [samples], None), and the look-up is the
+    operation `penstock::rows`.
     """
 
     def __init__(self, tables: EmbeddingTables, slot: str) -> None:
@@ -67,9 +101,15 @@ class HashSequence(nn.Module):
         self.rows = HashEmbedding(tables, [slot])
 
     def forward(self, keys: SlotKeys) -> tuple[torch.Tensor, torch.Tensor]:
+        if torch.compiler.is_exporting():
+            assert isinstance(keys, tuple)
+            given, lengths, _ = keys
+            mask = torch.arange(given.shape[1])[None, :] < lengths[:, None]
+            return torch.ops.penstock.rows(given, lengths, self.rows.number), mask
         bag = bag_of(keys)
         lengths = torch.from_numpy(np.diff(bag.offsets))
-        rows = self.rows({self.slot: torch.from_numpy(bag.keys)})
+        each = np.arange(len(bag.keys) + 1, dtype=np.int64)
+        rows = self.rows({self.slot: Bag(bag.keys, each, bag.weights)})
         mask = torch.arange(int(lengths.max()) if len(lengths) else 0)[None, :] < lengths[:, None]
         padded = rows.new_zeros((*mask.shape, rows.shape[1]))
         return padded.masked_scatter(mask[..., None].expand_as(padded), rows), mask
@@ -91,8 +131,64 @@ class _Pooled(torch.autograd.Function):
         return None, None, None
 
 
+# --- what torch.export sees ---
+
+
+_modules: weakref.WeakValueDictionary[int, HashEmbedding] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def _known(module: HashEmbedding) -> int:
+    """A number that an operation finds the module by: operations take tensors and numbers alone."""
+    number = next(_numbers)
+    _modules[number] = module
+    return number
+
+
+def module_of(number: int) -> HashEmbedding:
+    """The module that an exported operation names. Raises `KeyError` once nothing else holds it."""
+    return _modules[number]
+
+
+@torch.library.custom_op("penstock::pooled", mutates_args=())
+def _pooled_op(keys: list[torch.Tensor], offsets: list[torch.Tensor], module: int) -> torch.Tensor:
+    found = module_of(module)
+    bags = {s: Bag(k.numpy(), o.numpy()) for s, k, o in zip(found.slots, keys, offsets, strict=True)}
+    return torch.from_numpy(found.tables.pool(bags, found.pooling))
+
+
+@_pooled_op.register_fake
+def _(keys: list[torch.Tensor], offsets: list[torch.Tensor], module: int) -> torch.Tensor:
+    return offsets[0].new_empty((offsets[0].shape[0] - 1, module_of(module).width), dtype=torch.float32)
+
+
+@torch.library.custom_op("penstock::rows", mutates_args=())
+def _rows_op(keys: torch.Tensor, lengths: torch.Tensor, module: int) -> torch.Tensor:
+    found = module_of(module)
+    rows = torch.from_numpy(found.tables.lookup(found.slots[0], keys.reshape(-1).numpy()))
+    mask = torch.arange(keys.shape[1])[None, :] < lengths[:, None]
+    return rows.reshape(*keys.shape, found.width) * mask[..., None]
+
+
+@_rows_op.register_fake
+def _(keys: torch.Tensor, lengths: torch.Tensor, module: int) -> torch.Tensor:
+    return keys.new_empty((*keys.shape, module_of(module).width), dtype=torch.float32)
+
+
+def csr_of(keys: SlotKeys) -> tuple[torch.Tensor, torch.Tensor]:
+    """A slot's keys and offsets as tensors; what they weigh does not matter to a graph."""
+    if isinstance(keys, Bag):
+        return torch.from_numpy(keys.keys), torch.from_numpy(keys.offsets)
+    if isinstance(keys, tuple):
+        return keys[0], keys[1]
+    each = keys.shape[1] if keys.dim() == 2 else 1
+    return keys.reshape(-1), torch.arange(keys.shape[0] + 1) * each
+
+
 def bag_of(keys: SlotKeys) -> Bag:
     """A slot's keys in the native form. Raises `ValueError` for a tensor of another type or shape."""
+    if isinstance(keys, Bag):
+        return keys
     if isinstance(keys, tuple):
         flat, cuts, weights = keys
         given = weights.detach().to(torch.float32).contiguous().numpy() if weights is not None else None

@@ -162,7 +162,7 @@ def _slots(
         rows = (old.row_fields >= 0) & (ids == number)
         count = int(rows.sum())
         there = name in task.plan.slots and (flat or name in read)
-        same = there and _definition(before, name) == _definition(task.plan, name)
+        same = there and definition(before, name) == definition(task.plan, name)
         if same:
             low = keys[rows] & ((np.uint64(1) << VALUE_BITS) - np.uint64(1))
             keys[rows] = low | (np.uint64(task.plan.slots[name]) << VALUE_BITS)
@@ -191,7 +191,7 @@ def _fields(
     table += [[name, 0, "new"] for name in new if name not in encoder.field_names]
 
 
-def _definition(plan: Plan, name: str) -> Any:
+def definition(plan: Plan, name: str) -> Any:
     """What a slot computes: its item without the id, and with what it reads spelt out."""
     items = plan.items
 

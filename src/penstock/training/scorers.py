@@ -142,6 +142,10 @@ def load_scorer(folder: Path, stored: Mapping[str, Any], fields: int) -> Scorer:
         return MachineScorer.load(folder, stored)
     if stored["form"] == "online":
         return OnlineScorer.load(folder, stored)
+    if stored["form"] == "deep":
+        from penstock.training.deep.scorer import DeepScorer
+
+        return DeepScorer.load(folder, stored)
     raise ValueError(f"a model of the unknown form {stored['form']!r}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,18 @@ class Sgd:
     """`w -= rate * g`."""
 
     kind: Literal["sgd"] = field(default="sgd", init=False)
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """`m = momentum * m + g; w -= rate * m`, with nesterov `w -= rate * (g + momentum * m)`.
+
+    Rows that are not in a batch stand still, and keep their m.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = False
+    kind: Literal["momentum"] = field(default="momentum", init=False)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,23 @@ class Ftrl:
     kind: Literal["ftrl"] = field(default="ftrl", init=False)
 
 
-Optimizer = Sgd | Adagrad | RowwiseAdagrad | Adam | Ftrl
+@dataclass(frozen=True)
+class UserOptimizer:
+    """A function of the user's own: `penstock.training.user_steps.optimizer` makes one.
+
+    `call`: a compiled function, whose `address` is called; `state`: floats a row, `initial` at first.
+    """
+
+    call: Any
+    state: int = 0
+    initial: float = 0.0
+    kind: Literal["user"] = field(default="user", init=False)
+
+    def document(self) -> dict[str, Any]:
+        return {"kind": self.kind, "address": self.call.address, "state": self.state, "initial": self.initial}
+
+
+Optimizer = Sgd | Momentum | Adagrad | RowwiseAdagrad | Adam | Ftrl | UserOptimizer
 
 
 @dataclass(frozen=True)
@@ -96,6 +124,15 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class Truncated:
+    """Normal, drawn again beyond two deviations."""
+
+    mean: float = 0.0
+    deviation: float = 0.01
+    kind: Literal["truncated"] = field(default="truncated", init=False)
+
+
+@dataclass(frozen=True)
 class Count:
     """A key gets its row at its `least`-th sighting; a sketch counts, and is halved every `halve_every` sightings."""
 
@@ -114,13 +151,34 @@ class Probability:
 
 
 @dataclass(frozen=True)
+class Score:
+    """Of a row: halved every `half_life_s`, grown by an update's shows and clicks; below `least` the row goes."""
+
+    show_weight: float
+    click_weight: float
+    half_life_s: int
+    least: float
+
+
+@dataclass(frozen=True)
 class Eviction:
-    """When a sweep drops a row: as soon as one of these says so. Times are event time, in seconds."""
+    """When a sweep drops a row: as soon as one of these says so. Times are event time, in seconds.
+
+    All but `ttl_s` spare a row that was seen within the last `grace_s` seconds. `policy`: a function of the user's own
+    (`penstock.training.user_steps.policy`).
+    """
 
     ttl_s: int | None = None
     least_count: int | None = None
     least_norm: float | None = None
+    score: Score | None = None
+    policy: Any = None
     grace_s: int = 0
+
+    def document(self) -> dict[str, Any]:
+        score = asdict(self.score) if self.score else None
+        policy = self.policy.address if self.policy is not None else None
+        return {**vars(self), "score": score, "policy": policy}
 
 
 @dataclass(frozen=True)
@@ -134,7 +192,7 @@ class Table:
     dim: int
     optimizer: Optimizer = RowwiseAdagrad()
     learning_rate: float = 0.05
-    init: Constant | Uniform | Normal = Uniform()
+    init: Constant | Uniform | Normal | Truncated = Uniform()
     admission: Count | Probability | None = None
     eviction: Eviction | None = None
     missing: Literal["zeros", "init"] | None = None
@@ -148,10 +206,13 @@ class Table:
     memory_limit: int | None = None
 
     def document(self) -> dict[str, Any]:
-        found = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in ("optimizer", "init"):
-            found[name] = asdict(getattr(self, name))
-        return found
+        return {name: _document(value) for name, value in vars(self).items() if value is not None}
+
+
+def _document(value: Any) -> Any:
+    if isinstance(value, UserOptimizer | Eviction):
+        return value.document()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 @dataclass(frozen=True)
@@ -184,6 +245,8 @@ class EmbeddingTables:
                 raise RequestError(f"slot '{slot}' is of a table '{table}' that is not there", hint)
         self.tables = tuple(tables)
         self.slots = dict(slots)
+        #: Whether keys are a feature plan's, with the slot in their high bits.
+        self.mapped = mapped
         self._numbers = {slot: number for number, slot in enumerate(slots)}
         self._tables = {slot: tables[names.index(table)] for slot, table in slots.items()}
         document = {
@@ -246,6 +309,14 @@ class EmbeddingTables:
     def scale(self, factor: float) -> None:
         """Multiply the staged gradients: to unscale them, or to average over accumulated batches."""
         self.native.scale_staged(factor)
+
+    def drop_staged(self) -> None:
+        """Forget the staged gradients."""
+        self.native.drop_staged()
+
+    def set_learning_rate(self, table: int, rate: float) -> None:
+        """Of table number `table`, from the next step on."""
+        self.native.set_learning_rate(table, rate)
 
     def sweep(self, lines: int) -> int:
         """Visit that many index lines of each table, from where the last sweep stopped, and drop the rows that its

@@ -35,6 +35,7 @@ class Context:
     metrics_: dict[str, Any] = field(default_factory=dict)
     sections: list[Mapping[str, Any]] = field(default_factory=list)
     batch_rows: int = 1000
+    kept: Path = Path("kept")
 
     def info(self, reference: str) -> Info:
         return self.infos[reference]
@@ -67,6 +68,7 @@ class Runner:
         self.count += 1
         context = Context(self.folder / f"scratch{self.count}", self.folder / "plans")
         context.scratch.mkdir(parents=True)
+        context.kept = self.folder / f"kept{self.count}"
         given: dict[str, Any] = {}
         roles: Mapping[str, str] = options.pop("roles", {})
         plan: str = options.pop("plan", "")

@@ -1,0 +1,91 @@
+"""Rows as a model takes them: keys a slot, numbers, labels; cut from what was read, without copies where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock.training.matrices import Encoder, Keys, Matrix, joined
+from penstock.training.tables import Bag
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `first` to `first + count` of an epoch. labels: float32 [count] 0 or 1; weights: float32 [count] or None.
+
+    times: int64 [count], event time in seconds since the epoch, or None. What is to be predicted alone has labels None.
+    """
+
+    first: int
+    encoder: Encoder
+    matrix: Matrix
+    labels: Floats | None
+    weights: Floats | None = None
+    times: npt.NDArray[np.int64] | None = None
+
+    @property
+    def count(self) -> int:
+        return self.matrix.rows
+
+    @cached_property
+    def bags(self) -> Mapping[str, Bag]:
+        return bags_of(self.encoder, self.matrix)
+
+    @property
+    def numbers(self) -> Floats:
+        return self.matrix.numbers
+
+    @property
+    def event_time_s(self) -> int:
+        """The newest of its rows."""
+        return int(self.times.max()) if self.times is not None and self.count else 0
+
+    def slice(self, start: int, stop: int) -> Rows:
+        def part(column: npt.NDArray | None) -> npt.NDArray | None:  # type: ignore[type-arg]
+            return column[start:stop] if column is not None else None
+
+        slots = tuple(_slice(keys, start, stop) for keys in self.matrix.slots)
+        matrix = Matrix(stop - start, self.matrix.numbers[start:stop], slots)
+        return replace(
+            self, first=self.first + start, matrix=matrix, labels=part(self.labels), weights=part(self.weights),
+            times=part(self.times),
+        )  # fmt: skip
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """Rows that follow one another as one."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+
+    def whole(columns: Sequence[npt.NDArray | None]) -> npt.NDArray | None:  # type: ignore[type-arg]
+        held = [column for column in columns if column is not None]
+        return np.concatenate(held) if held else None
+
+    return replace(
+        first,
+        matrix=joined([part.matrix for part in parts], first.encoder),
+        labels=whole([part.labels for part in parts]),
+        weights=whole([part.weights for part in parts]),
+        times=whole([part.times for part in parts]),
+    )
+
+
+def bags_of(encoder: Encoder, matrix: Matrix) -> Mapping[str, Bag]:
+    """Slot -> its bag; a key list whose places are fields has a slot a place."""
+    return {
+        name: Bag(keys.keys.view(np.int64), keys.offsets, keys.values)
+        for name, keys in zip(encoder.field_names, matrix.slots, strict=True)
+    }
+
+
+def _slice(keys: Keys, start: int, stop: int) -> Keys:
+    offsets = keys.offsets[start : stop + 1]
+    a, b = offsets[0], offsets[-1]
+    return Keys(offsets - a, keys.keys[a:b], keys.values[a:b] if keys.values is not None else None)
