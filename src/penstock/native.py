@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from penstock._native import (
     ArtefactError,
+    Checkpoint,
     Checkpoints,
     Dictionary,
     KeyTable,
@@ -20,7 +21,6 @@ from penstock._native import (
     Snapshot,
     Tables,
     carry,
-    checkpoint_facts,
     compact_keys,
     csv_reader,
     csv_sample,
@@ -38,6 +38,7 @@ from penstock._native import (
 
 __all__ = [
     "ArtefactError",
+    "Checkpoint",
     "Checkpoints",
     "Dictionary",
     "KeyTable",
@@ -50,7 +51,6 @@ __all__ = [
     "Snapshot",
     "Tables",
     "carry",
-    "checkpoint_facts",
     "compact_keys",
     "csv_reader",
     "csv_sample",

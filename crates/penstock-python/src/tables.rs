@@ -3,6 +3,7 @@
 mod config;
 mod cuts;
 mod fault;
+mod rows;
 mod snapshot;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,7 +12,7 @@ use penstock_table::{Bag, Pooling, RowParts, Staged, Store, TableError, Update, 
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTables>()?;
@@ -207,34 +208,49 @@ impl PyTables {
     }
 
     /// A table whole, bucket by bucket: keys, values (rows x dim), state (rows x its width), counts, last seen.
-    #[allow(clippy::type_complexity)]
-    fn export(
+    fn export<'py>(&self, py: Python<'py>, table: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let columns = self.rows_in(py, table, 0, 4096)?.into_pyobject(py)?;
+        columns
+            .get_slice(0, 5)
+            .into_pyobject(py)
+            .map_err(PyErr::from)
+    }
+
+    /// The rows in these of the 4,096 buckets, as `export`, and their scores (zeros without one).
+    fn rows_in(
         &self,
         py: Python<'_>,
         table: usize,
-    ) -> PyResult<(Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)> {
+        first: usize,
+        end: usize,
+    ) -> PyResult<rows::Columns> {
         let exported = py.detach(|| {
+            let mut columns = rows::Columns::default();
             let store = self.read();
-            let mut out = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            store.tables().get(table)?.each(|key, parts| {
-                out.0.extend_from_slice(&key.to_le_bytes());
-                parts
-                    .values
-                    .iter()
-                    .for_each(|v| out.1.extend_from_slice(&v.to_le_bytes()));
-                parts
-                    .state
-                    .iter()
-                    .for_each(|v| out.2.extend_from_slice(&v.to_le_bytes()));
-                out.3.extend_from_slice(&parts.count.to_le_bytes());
-                out.4.extend_from_slice(&parts.last_seen_s.to_le_bytes());
-            });
-            Some(out)
+            let table = store.tables().get(table)?;
+            table.each_in(first..end, |key, parts| columns.add(key, &parts));
+            Some(columns)
         });
         exported.ok_or_else(|| no_table(table))
     }
 
-    /// Put rows into a table as `export` gave them; rows that are there are replaced.
+    /// The name of a table's optimizer, the columns of its state with their widths, and whether rows have scores.
+    #[allow(clippy::type_complexity)]
+    fn shape(&self, table: usize) -> PyResult<(&'static str, Vec<(&'static str, usize)>, bool)> {
+        let store = self.read();
+        let config = store.tables().get(table).ok_or_else(|| no_table(table))?;
+        let config = config.config();
+        let columns = config.optimizer.columns(config.dim).into_iter();
+        Ok((
+            config.optimizer.name(),
+            columns.map(|column| (column.name, column.width)).collect(),
+            config.eviction.score.is_some(),
+        ))
+    }
+
+    /// Put rows into a table as `export` gave them; rows that are there are replaced. Without `state` (empty) the
+    /// optimizer begins anew from the values.
+    #[pyo3(signature = (table, keys, values, state, counts, last_seen_s, scores = None))]
     #[allow(clippy::too_many_arguments)]
     fn put(
         &self,
@@ -245,31 +261,46 @@ impl PyTables {
         state: PyBuffer<f32>,
         counts: PyBuffer<u32>,
         last_seen_s: PyBuffer<u32>,
+        scores: Option<PyBuffer<f32>>,
     ) -> PyResult<()> {
         let (keys, values) = (words(&keys, "keys")?, held(&values, "values")?);
         let (state, counts) = (held(&state, "state")?, held(&counts, "counts")?);
         let last_seen = held(&last_seen_s, "last_seen_s")?;
+        let scores = maybe(scores.as_ref(), "scores")?;
         let n = keys.len();
         let whole = |length: usize| n == 0 && length == 0 || n > 0 && length.is_multiple_of(n);
-        if !whole(values.len()) || !whole(state.len()) || counts.len() != n || last_seen.len() != n
+        if !whole(values.len())
+            || !whole(state.len())
+            || [counts.len(), last_seen.len()] != [n, n]
+            || scores.is_some_and(|scores| scores.len() != n)
         {
             return Err(PyValueError::new_err("the columns are not equally long"));
         }
         py.detach(|| {
             let mut store = self.write();
             let table = store.tables_mut().get_mut(table).ok_or(None)?;
+            let (rate, optimizer) = (table.learning_rate(), table.config().optimizer);
+            let fresh = if state.is_empty() {
+                optimizer.state_len(table.config().dim)
+            } else {
+                0
+            };
             for (i, key) in keys.iter().enumerate() {
                 let of = |column: &[f32]| {
                     column[i * column.len() / n..(i + 1) * column.len() / n].to_vec()
                 };
-                let parts = RowParts {
+                let mut parts = RowParts {
                     values: of(values),
                     state: of(state),
                     count: counts[i],
                     last_seen_s: last_seen[i],
                     version: 0,
-                    score: 0.0,
+                    score: scores.map_or(0.0, |scores| scores[i]),
                 };
+                if fresh > 0 {
+                    parts.state.resize(fresh, 0.0);
+                    optimizer.begin(rate, &parts.values, &mut parts.state);
+                }
                 table.put(*key, &parts).map_err(Some)?;
             }
             Ok(())

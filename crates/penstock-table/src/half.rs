@@ -14,6 +14,13 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// By the name that files have.
+    pub(crate) fn named(name: &str) -> Option<Dtype> {
+        [Dtype::F32, Dtype::F16, Dtype::Bf16]
+            .into_iter()
+            .find(|dtype| format!("{dtype:?}") == name)
+    }
+
     pub const fn size_bytes(self) -> usize {
         match self {
             Dtype::F32 => 4,

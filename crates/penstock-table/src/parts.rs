@@ -1,5 +1,7 @@
 //! Whole rows, read and put one by one: what checkpoints, deltas and tools need.
 
+use std::ops::Range;
+
 use crate::error::{Result, TableError};
 use crate::hash::{BUCKETS, mix, unmix};
 use crate::index::BUCKETS_A_SHARD;
@@ -21,8 +23,13 @@ pub struct RowParts {
 
 impl Table {
     /// Every row, bucket by bucket, in order of hash within an index line's reach.
-    pub fn each(&self, mut each: impl FnMut(u64, RowParts)) {
-        for bucket in 0..BUCKETS {
+    pub fn each(&self, each: impl FnMut(u64, RowParts)) {
+        self.each_in(0..BUCKETS, each);
+    }
+
+    /// The rows of these of the 4,096 buckets, as `each`.
+    pub fn each_in(&self, buckets: Range<usize>, mut each: impl FnMut(u64, RowParts)) {
+        for bucket in buckets.start..buckets.end.min(BUCKETS) {
             let (shard, bucket) = (
                 &self.shards[bucket / BUCKETS_A_SHARD],
                 bucket % BUCKETS_A_SHARD,

@@ -113,6 +113,11 @@ impl Table {
         self.clock
     }
 
+    /// Of updates to come.
+    pub fn learning_rate(&self) -> f32 {
+        self.shared.rate
+    }
+
     /// Of updates from now on.
     pub fn set_learning_rate(&mut self, rate: f32) {
         self.shared.rate = rate;

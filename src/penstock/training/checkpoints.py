@@ -121,8 +121,7 @@ def carry(folder: Path, into: EmbeddingTables, names: Sequence[str] | Mapping[st
     """
     pairs = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
     with told(Path(folder)):
-        facts = native.checkpoint_facts(str(folder))
-    there = [table["name"] for table in facts["tables"]]
+        there = [name for name, *_ in native.Checkpoint(str(folder)).tables]
     here = [table.name for table in into.tables]
     for name, known, where in [(old, there, "there") for old in pairs] + [
         (new, here, "here") for new in pairs.values()

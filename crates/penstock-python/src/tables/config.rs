@@ -2,7 +2,7 @@
 
 use penstock_table::{
     Admission, Bounds, Dtype, Engine, Eviction, GradientRules, Init, Keys, Missing, Optimizer,
-    Score, TableConfig, TableError,
+    Score, TableConfig, TableError, UserCall, UserFunction,
 };
 use serde::Deserialize;
 
@@ -103,6 +103,11 @@ enum OptimizerSpec {
         l1: f32,
         l2: f32,
     },
+    User {
+        address: usize,
+        state: usize,
+        initial: f32,
+    },
 }
 
 #[derive(Deserialize, Clone)]
@@ -140,6 +145,9 @@ struct EvictionSpec {
     least_norm: Option<f32>,
     #[serde(default)]
     score: Option<ScoreSpec>,
+    /// The address of a user's function.
+    #[serde(default)]
+    policy: Option<usize>,
     #[serde(default)]
     grace_s: u32,
 }
@@ -204,6 +212,11 @@ impl Table {
                 per_row,
             },
             OptimizerSpec::Ftrl { beta, l1, l2 } => Optimizer::Ftrl { beta, l1, l2 },
+            OptimizerSpec::User {
+                address,
+                state,
+                initial,
+            } => Optimizer::User(user(address, state, initial)),
         };
         let eviction = self.eviction;
         TableConfig {
@@ -253,7 +266,7 @@ impl Table {
                     half_life_s: score.half_life_s,
                     least: score.least,
                 }),
-                policy: None,
+                policy: eviction.policy.map(|address| user(address, 0, 0.0)),
                 grace_s: eviction.grace_s,
             },
             seed: self.seed,
@@ -263,5 +276,15 @@ impl Table {
             },
             ..TableConfig::new(self.name, self.dim, optimizer, self.learning_rate)
         }
+    }
+}
+
+fn user(address: usize, state: usize, initial: f32) -> UserFunction {
+    // SAFETY: the address is that of a function of this type, which `penstock.training.user_functions` compiled by this
+    // signature, and which its EmbeddingTables hold as long as they live; numba's cfuncs are plain machine code that any
+    // thread may run.
+    unsafe {
+        let call = std::mem::transmute::<*const (), UserCall>(address as *const ());
+        UserFunction::new(call, std::ptr::null_mut(), state, initial)
     }
 }

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use penstock_table::disk::{Disk, Folder};
-use penstock_table::{ArtefactError, Checkpoint, Checkpoints, CutOptions, OpenCut, Table};
+use penstock_table::{
+    ArtefactError, Checkpoint, CheckpointTable, Checkpoints, CutOptions, OpenCut, Table,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::fault::{raise, to_py};
+use super::rows::Columns;
 use super::{PyTables, no_table};
 
 /// Rows that are written before whoever waits for the tables gets a turn.
@@ -19,8 +22,8 @@ const TURN: u64 = 1 << 16;
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyCheckpoints>()?;
     module.add_class::<PyOpenCut>()?;
-    module.add_function(wrap_pyfunction!(carry, module)?)?;
-    module.add_function(wrap_pyfunction!(checkpoint_facts, module)?)
+    module.add_class::<PyCheckpoint>()?;
+    module.add_function(wrap_pyfunction!(carry, module)?)
 }
 
 /// Sequence, file, parent, rows.
@@ -125,7 +128,7 @@ impl PyCheckpoints {
             tables.waiting().clear();
             Ok(Some(sections))
         });
-        let sections = found.map_err(|fault| fault.to_py(py))?;
+        let sections = found.map_err(|fault| fault.raised(py))?;
         sections.map(|found| as_dict(py, &found)).transpose()
     }
 
@@ -214,7 +217,7 @@ enum Fault {
 }
 
 impl Fault {
-    fn to_py(self, py: Python<'_>) -> PyErr {
+    fn raised(self, py: Python<'_>) -> PyErr {
         match self {
             Fault::Artefact(error) => to_py(py, error),
             Fault::NotEmpty(table) => not_empty(py, &table),
@@ -281,49 +284,101 @@ fn carry(
         }
         Ok(rows)
     });
-    carried.map_err(|fault| fault.to_py(py))
+    carried.map_err(|fault| fault.raised(py))
 }
 
-/// What the newest cut in a folder is of; nothing but facts is read.
-#[pyfunction]
-fn checkpoint_facts(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let read = || {
-        let checkpoint = newest(path)?;
-        let tables = checkpoint.tables()?;
-        Ok((checkpoint, tables))
-    };
-    let (checkpoint, tables) = py.detach(read).map_err(|error| to_py(py, error))?;
-    let facts = PyDict::new(py);
-    facts.set_item("sequence", checkpoint.sequence())?;
-    facts.set_item("chain", checkpoint.chain())?;
-    facts.set_item("name", checkpoint.cut_id())?;
-    facts.set_item("plan", checkpoint.plan())?;
-    let slots = checkpoint.slots().map(|(slot, said)| {
-        let slot = slot.parse::<u32>();
-        let table = said
-            .strip_prefix("table ")
-            .and_then(|said| said.split_once(", "));
-        let table = table
-            .and_then(|(table, keys)| Some((table.parse::<usize>().ok()?, keys == "mapped keys")));
-        slot.ok().zip(table)
-    });
-    let slots: Option<Vec<(u32, (usize, bool))>> = slots.collect();
-    let slots =
-        slots.ok_or_else(|| PyValueError::new_err("a slot of the checkpoint is not one"))?;
-    facts.set_item("slots", slots)?;
-    let mut listed = Vec::new();
-    for table in tables {
-        let facts = PyDict::new(py);
-        facts.set_item("name", table.name)?;
-        facts.set_item("dim", table.dim)?;
-        facts.set_item("dtype", table.dtype.to_lowercase())?;
-        facts.set_item("optimizer", table.optimizer)?;
-        facts.set_item("state", table.state)?;
-        facts.set_item("rows", table.rows)?;
-        facts.set_item("now_s", table.now_s)?;
-        facts.set_item("updates", table.update)?;
-        listed.push(facts);
+/// The newest cut in a folder, table by table: facts are read when it is opened, rows when they are asked for.
+#[pyclass(name = "Checkpoint", frozen, module = "penstock._native")]
+struct PyCheckpoint {
+    checkpoint: Checkpoint,
+    tables: Vec<CheckpointTable>,
+}
+
+#[pymethods]
+impl PyCheckpoint {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let open = || {
+            let checkpoint = newest(path)?;
+            let tables = checkpoint.tables()?;
+            Ok(Self { checkpoint, tables })
+        };
+        py.detach(open).map_err(|error| to_py(py, error))
     }
-    facts.set_item("tables", listed)?;
-    Ok(facts)
+
+    /// Its number, the name it was given, and the numbers of the cuts it consists of.
+    #[getter]
+    fn facts(&self) -> (u64, &str, Vec<u64>) {
+        let held = &self.checkpoint;
+        (held.sequence(), held.cut_id(), held.chain())
+    }
+
+    /// What was recorded as the plan.
+    #[getter]
+    fn plan(&self) -> &str {
+        self.checkpoint.plan()
+    }
+
+    /// Each slot's number, its table's, and whether its keys are a feature plan's.
+    #[getter]
+    fn slots(&self) -> PyResult<Vec<(u32, usize, bool)>> {
+        let slot = |(slot, said): (&str, &str)| {
+            let (table, keys) = said.strip_prefix("table ")?.split_once(", ")?;
+            let (slot, table) = (slot.parse().ok()?, table.parse().ok()?);
+            Some((slot, table, keys == "mapped keys"))
+        };
+        let slots: Option<_> = self.checkpoint.slots().map(slot).collect();
+        slots.ok_or_else(|| PyValueError::new_err("a slot of the checkpoint is not one"))
+    }
+
+    /// Each table's name, dim, type of values, rows, optimizer, columns of state with their widths, whether it has
+    /// scores, updates, and latest event time.
+    #[getter]
+    #[allow(clippy::type_complexity)]
+    fn tables(
+        &self,
+    ) -> Vec<(
+        String,
+        usize,
+        String,
+        u64,
+        String,
+        Vec<(String, usize)>,
+        bool,
+        u64,
+        u32,
+    )> {
+        let tables = self.tables.iter().cloned();
+        tables
+            .map(|table| {
+                let dtype = format!("{:?}", table.dtype).to_lowercase();
+                let CheckpointTable {
+                    name,
+                    dim,
+                    rows,
+                    optimizer,
+                    state,
+                    score,
+                    update,
+                    now_s,
+                    ..
+                } = table;
+                (
+                    name, dim, dtype, rows, optimizer, state, score, update, now_s,
+                )
+            })
+            .collect()
+    }
+
+    /// The rows of a table in these of the 4,096 buckets, as `Tables.rows_in`.
+    fn rows_in(&self, py: Python<'_>, table: usize, first: usize, end: usize) -> PyResult<Columns> {
+        let held = self.tables.get(table).ok_or_else(|| no_table(table))?;
+        py.detach(|| {
+            let mut columns = Columns::default();
+            let add = |key, parts| columns.add(key, &parts);
+            self.checkpoint.each_in(held, first..end, add)?;
+            Ok(columns)
+        })
+        .map_err(|error| to_py(py, error))
+    }
 }

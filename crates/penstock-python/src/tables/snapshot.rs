@@ -9,7 +9,8 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
 use super::fault::to_py;
-use super::{GivenBag, PyTables, bags_of, filled, pooling_of, words};
+use super::rows::Columns;
+use super::{GivenBag, PyTables, bags_of, filled, no_table, pooling_of, words};
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PySnapshot>()?;
@@ -114,6 +115,20 @@ impl PySnapshot {
         let out = filled(&out, "out")?;
         py.detach(|| self.snapshot.pool(&bags, pooling, self.threads, out))
             .map_err(|error| to_py(py, error))
+    }
+
+    /// Keys and values of a table in these of the 4,096 buckets, as `Tables.rows_in`; the rest is empty.
+    fn rows_in(&self, py: Python<'_>, table: usize, first: usize, end: usize) -> PyResult<Columns> {
+        if table >= self.snapshot.tables().len() {
+            return Err(no_table(table));
+        }
+        py.detach(|| {
+            let mut columns = Columns::default();
+            let add = |key, values: &[f32]| columns.add_values(key, values);
+            self.snapshot.each_in(table, first..end, add)?;
+            Ok(columns)
+        })
+        .map_err(|error| to_py(py, error))
     }
 
     /// Verifies every section now.

@@ -1,27 +1,11 @@
-//! Tables of a cut one by one: what they are, and their rows for a table of another store.
+//! Rows of one table of a cut for a table of another store.
 
 use super::Checkpoint;
-use super::facts::{Moving, SAME, compared, shape};
+use super::facts::{Moving, compared, shape};
 use crate::artefact::{Pairs, Result, Section, damaged};
 use crate::config::Admission;
 use crate::cut::{Records, take};
 use crate::table::Table;
-
-/// One table of a cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckpointTable {
-    pub name: String,
-    pub dim: usize,
-    /// How values are stored: F32, F16 or Bf16.
-    pub dtype: String,
-    pub optimizer: String,
-    /// Columns of a row's state and how many floats each has.
-    pub state: Vec<(String, usize)>,
-    pub rows: u64,
-    /// The latest event time that it was told.
-    pub now_s: u32,
-    pub update: u64,
-}
 
 /// Of a table's facts, those that a row's record is made by.
 fn of_rows(shape: &Pairs) -> Pairs {
@@ -37,53 +21,6 @@ fn of_rows(shape: &Pairs) -> Pairs {
 }
 
 impl Checkpoint {
-    /// What was recorded as the plan when the cut was taken.
-    pub fn plan(&self) -> &str {
-        let facts = &self.newest().facts;
-        facts.get(&format!("{SAME}plan")).unwrap_or_default()
-    }
-
-    /// Slots and what they read: `table N, raw keys`.
-    pub fn slots(&self) -> impl Iterator<Item = (&str, &str)> {
-        let facts = &self.newest().facts;
-        facts
-            .under(SAME)
-            .filter_map(|(name, said)| Some((name.strip_prefix("slot ")?, said)))
-    }
-
-    pub fn tables(&self) -> Result<Vec<CheckpointTable>> {
-        let link = self.newest();
-        let names = compared(&link.facts);
-        let tables = names
-            .under("table ")
-            .enumerate()
-            .map(|(number, (_, table))| {
-                let pairs = link.frame.pairs(&*link.source, Section::Table, number)?;
-                let (file, section) = (&*link.frame.name, format!("table facts {number}"));
-                let moving = Moving::read(file, number, &pairs)?;
-                let shape = compared(&pairs);
-                let state = shape.under("state ").map(|(column, width)| {
-                    let width = width.parse().ok();
-                    let width = width.ok_or_else(|| {
-                        damaged(file, &*section, "a width of its state is not one")
-                    })?;
-                    Ok((column.to_owned(), width))
-                });
-                let text = |name| shape.get(name).unwrap_or_default().to_owned();
-                Ok(CheckpointTable {
-                    name: table.into(),
-                    dim: shape.number(file, &section, "dim")?,
-                    dtype: text("values"),
-                    optimizer: text("optimizer"),
-                    state: state.collect::<Result<_>>()?,
-                    rows: moving.rows,
-                    now_s: moving.clock.now_s,
-                    update: moving.clock.update,
-                })
-            });
-        tables.collect()
-    }
-
     /// Puts the rows of table `number`, with their state, into an empty table of any store whose rows are made alike:
     /// dim, type of values, optimizer. Init, admission, eviction, slots and plan may differ; where both count sightings
     /// by an equal sketch, it comes along. The update number goes on, since some optimizers count by it; everything

@@ -36,11 +36,7 @@ pub(crate) fn shape(config: &TableConfig) -> Pairs {
     let mut pairs = Pairs::default();
     pairs.add("dim", config.dim);
     pairs.add("values", format!("{:?}", config.dtype));
-    let optimizer = format!("{:?}", config.optimizer);
-    pairs.add(
-        "optimizer",
-        optimizer.split([' ', '(']).next().unwrap_or_default(),
-    );
+    pairs.add("optimizer", config.optimizer.name());
     for column in config.optimizer.columns(config.dim) {
         pairs.add(format!("state {}", column.name), column.width);
     }

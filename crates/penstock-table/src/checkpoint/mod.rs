@@ -5,6 +5,7 @@
 mod carry;
 mod facts;
 mod read;
+mod tables;
 mod write;
 
 use std::collections::BTreeSet;
@@ -16,9 +17,9 @@ use crate::disk::Disk;
 use crate::error::TableError;
 use crate::store::Store;
 
-pub use carry::CheckpointTable;
 pub(crate) use facts::{SAME, compared, identity};
 pub use read::Checkpoint;
+pub use tables::CheckpointTable;
 use write::Encoding;
 
 /// For whom tables keep changes between cuts.

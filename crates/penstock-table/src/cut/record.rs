@@ -1,6 +1,8 @@
 //! A row as a checkpoint has it: hash, epoch of its last change, count, last-seen, version, score, state, values.
 
 use crate::artefact::{long, word};
+use crate::half::Dtype;
+use crate::parts::RowParts;
 use crate::rows::{COUNT, LAST_SEEN, LOCATOR, Layout, Row};
 
 /// Hash and epoch come before the row's own words.
@@ -70,6 +72,7 @@ pub(crate) struct Records {
     size: usize,
     values_at: usize,
     values: usize,
+    layout: Layout,
 }
 
 impl Records {
@@ -78,6 +81,7 @@ impl Records {
             size: size(layout),
             values_at: HEAD + layout.side_stride - 4,
             values: layout.value_stride,
+            layout: *layout,
         }
     }
 
@@ -92,5 +96,42 @@ impl Records {
 
     pub fn hash(&self, record: &[u8]) -> u64 {
         hash(record)
+    }
+
+    /// A record as the parts of its row.
+    pub fn parts(&self, record: &[u8]) -> RowParts {
+        let side = |at: usize| word(record, HEAD + 4 * at);
+        // In a record the locator's word is left out.
+        let after = |at: usize| side(at - 1);
+        let Layout {
+            version,
+            score,
+            state,
+            state_len,
+            ..
+        } = self.layout;
+        let stored = self.values(record);
+        let values = match self.layout.dtype {
+            Dtype::F32 => {
+                let words = stored.as_chunks::<4>().0;
+                words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+            }
+            half => {
+                let halves = stored.as_chunks::<2>().0.iter();
+                halves
+                    .map(|stored| half.widen(u16::from_le_bytes(*stored)))
+                    .collect()
+            }
+        };
+        RowParts {
+            values,
+            state: (state..state + state_len)
+                .map(|at| f32::from_bits(after(at)))
+                .collect(),
+            count: side(COUNT),
+            last_seen_s: side(LAST_SEEN),
+            version: version.map_or(0, after),
+            score: score.map_or(0.0, |score| f32::from_bits(after(score))),
+        }
     }
 }

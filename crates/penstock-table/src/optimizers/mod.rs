@@ -57,6 +57,19 @@ pub struct Column {
 }
 
 impl Optimizer {
+    /// What files call it, whatever its numbers.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Optimizer::Sgd => "Sgd",
+            Optimizer::Momentum { .. } => "Momentum",
+            Optimizer::Adagrad { .. } => "Adagrad",
+            Optimizer::RowwiseAdagrad { .. } => "RowwiseAdagrad",
+            Optimizer::Adam { .. } => "Adam",
+            Optimizer::Ftrl { .. } => "Ftrl",
+            Optimizer::User(_) => "User",
+        }
+    }
+
     /// The columns of a row's state, in their order.
     pub fn columns(&self, dim: usize) -> Vec<Column> {
         let column = |name, width| Column { name, width };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,7 +13,7 @@ use crate::artefact::{
 };
 use crate::checkpoint::{compared, identity};
 use crate::disk::Source;
-use crate::hash::{BUCKET_BITS, mix};
+use crate::hash::{BUCKET_BITS, BUCKETS, mix, unmix};
 use crate::line::prefetch;
 use crate::pool::{Bag, Pooling, Rows, pool};
 use crate::store::{Keys, Store};
@@ -170,6 +171,33 @@ impl Snapshot {
         out: &mut [f32],
     ) -> Result<()> {
         pool(self, bags, pooling, threads, out)
+    }
+
+    /// The rows of table `table` in these of the 4,096 buckets, in order of hash within each.
+    pub fn each_in(
+        &self,
+        table: usize,
+        buckets: Range<usize>,
+        mut each: impl FnMut(u64, &[f32]),
+    ) -> Result<()> {
+        let held = &self.tables[table];
+        let mut values = vec![0.0; held.dim];
+        let end = buckets.end.min(BUCKETS);
+        for block in buckets.start << held.bits..end << held.bits {
+            let place = held.blocks[block];
+            if place == NONE {
+                continue;
+            }
+            self.touch(place as usize)?;
+            let entry = &self.frame.entries[place as usize];
+            let (section, rows) = (self.section(entry), entry.count as usize);
+            let stored = section[values_at(rows)..].chunks_exact(held.row_bytes());
+            for (row, stored) in stored.take(rows).enumerate() {
+                held.widen(stored, &mut values);
+                each(unmix(long(section, row * 8)), &values);
+            }
+        }
+        Ok(())
     }
 
     /// Verifies every section now.

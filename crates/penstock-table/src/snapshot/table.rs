@@ -36,12 +36,10 @@ impl SnapshotTable {
         let section = format!("table facts {number}");
         let bad = |what: &str| damaged(file, &*section, what);
         let dim: usize = pairs.number(file, &section, &format!("{SAME}dim"))?;
-        let dtype = match pairs.get(&format!("{SAME}values")) {
-            Some("F32") => Dtype::F32,
-            Some("F16") => Dtype::F16,
-            Some("Bf16") => Dtype::Bf16,
-            _ => return Err(bad("its values are of no known type")),
-        };
+        let dtype = pairs
+            .get(&format!("{SAME}values"))
+            .and_then(Dtype::named)
+            .ok_or_else(|| bad("its values are of no known type"))?;
         let bits: u32 = pairs.number(file, &section, "block bits")?;
         if !(1..=crate::MAX_DIM).contains(&dim) || bits > 16 {
             return Err(bad("its dim or its blocks are out of range"));
