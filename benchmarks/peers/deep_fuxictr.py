@@ -1,7 +1,7 @@
 """FuxiCTR's side: Wide & Deep and DeepFM of its layers (its wheel leaves them out), its NPZ loader, its train_step.
 
-The loader holds all samples in memory and its worker process collates rows one by one. Tables have dense gradients: each
-step goes over all rows, as does its clipping of the norm. Numbers are fields with an embedding, as it has them.
+The loader holds all samples in memory and its worker process collates rows one by one. Tables have dense gradients:
+each step goes over all rows, as does its clipping of the norm. Numbers are fields with an embedding, as it has them.
 """
 
 from __future__ import annotations

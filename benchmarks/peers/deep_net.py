@@ -20,7 +20,7 @@ SPREAD = 0.01
 
 
 class Net(nn.Module):
-    """Logits [samples] of embeddings [samples, 26 * 16], the keys' own weights summed [samples], numbers [samples, 13]."""
+    """Logits [samples] of embeddings [samples, 26 * 16], keys' own weights summed [samples], numbers [samples, 13]."""
 
     def __init__(self, model: str) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
 `mlp`: the dense part alone, over 416 numbers that never change (with their gradient, which the dense part owes to
 whatever is below it) and the 13 that are read; `mlp_fixed`: the same, without that gradient. `torch`: one
-EmbeddingBag(sparse=True) for all slots and Adagrad's sparse steps. `torchrec`: a FusedEmbeddingBagCollection on the CPU,
-Adagrad fused into its backward pass (FBGEMM's); row-wise Adagrad is as quick here and ranks .01 worse.
+EmbeddingBag(sparse=True) for all slots and Adagrad's sparse steps. `torchrec`: a FusedEmbeddingBagCollection on the
+CPU, Adagrad fused into its backward pass (FBGEMM's); row-wise Adagrad is as quick here and ranks .01 worse.
 """
 
 from __future__ import annotations
