@@ -18,7 +18,7 @@ import numpy.typing as npt
 from penstock import native
 from penstock.errors import RequestError, did_you_mean
 from penstock.training.artefacts import ArtefactError, read_recorded, recorded, told
-from penstock.training.tables import Bag, EmbeddingTables, Keys, Pooling, Values
+from penstock.training.tables import Bag, EmbeddingTables, Keys, Pooling, Values, slots_named
 
 
 def write_snapshot(tables: EmbeddingTables, path: Path, *, plan: str = "", copy_limit_bytes: int = 1 << 30) -> int:
@@ -110,9 +110,9 @@ class Snapshot:
         """Each slot's bags pooled, side by side in the order given: float32 [samples, sum of dims], with the bits of
         `EmbeddingTables.pool`."""
         given: list[Any] = [(self._slot(slot)[0], bag.keys, bag.offsets, bag.weights) for slot, bag in bags.items()]
-        samples = len(given[0][2]) - 1 if given else 0
+        samples = max(len(given[0][2]) - 1, 0) if given else 0
         out = np.empty((samples, sum(map(self.dim, bags))), dtype=np.float32)
-        with told():
+        with told(), slots_named(self.slots):
             self.native.pool(given, pooling, out)
         return out
 

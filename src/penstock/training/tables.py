@@ -7,8 +7,10 @@ slots (features) may share a table. `docs/adr/0030-embedding-table.md` says what
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Literal
 
@@ -209,6 +211,27 @@ class Table:
         return {name: _document(value) for name, value in vars(self).items() if value is not None}
 
 
+def _finite(table: str, document: Mapping[str, Any]) -> None:
+    """Raises `ValueError` naming the first number that is none."""
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            _finite(table, value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"table '{table}': {name} is {value}; it must be finite")
+
+
+@contextmanager
+def slots_named(names: Sequence[str]) -> Iterator[None]:
+    """Native errors tell a slot by its number: here it has its name."""
+    try:
+        yield
+    except ValueError as error:
+        number, colon, what = str(error).removeprefix("slot ").partition(": ")
+        if colon and number.isdecimal() and int(number) < len(names):
+            raise ValueError(f"slot '{names[int(number)]}': {what}") from None
+        raise
+
+
 def _document(value: Any) -> Any:
     if isinstance(value, UserOptimizer | Eviction):
         return value.document()
@@ -249,6 +272,8 @@ class EmbeddingTables:
         self.mapped = mapped
         self._numbers = {slot: number for number, slot in enumerate(slots)}
         self._tables = {slot: tables[names.index(table)] for slot, table in slots.items()}
+        for table in tables:
+            _finite(table.name, table.document())
         document = {
             "threads": threads or os.cpu_count() or 1,
             "tables": [table.document() for table in tables],
@@ -293,9 +318,10 @@ class EmbeddingTables:
     def pool(self, bags: Mapping[str, Bag], pooling: Pooling = "sum") -> Values:
         """Each slot's bags pooled, side by side in the order given: float32 [samples, sum of dims]."""
         given = self.bags(bags)
-        samples = len(given[0][2]) - 1 if given else 0
+        samples = max(len(given[0][2]) - 1, 0) if given else 0
         out = np.empty((samples, sum(map(self.dim, bags))), dtype=np.float32)
-        self.native.pool(given, pooling, out)
+        with slots_named(tuple(self.slots)):
+            self.native.pool(given, pooling, out)
         return out
 
     def bags(self, bags: Mapping[str, Bag]) -> list[tuple[int, Keys, Keys, Values | None]]:
