@@ -272,8 +272,8 @@ class EmbeddingTables:
         self.mapped = mapped
         self._numbers = {slot: number for number, slot in enumerate(slots)}
         self._tables = {slot: tables[names.index(table)] for slot, table in slots.items()}
-        for table in tables:
-            _finite(table.name, table.document())
+        for declared in tables:
+            _finite(declared.name, declared.document())
         document = {
             "threads": threads or os.cpu_count() or 1,
             "tables": [table.document() for table in tables],
