@@ -1,8 +1,8 @@
 """A user's own optimizer, a numba cfunc over a batch of rows, against the built-in one that it copies.
 
 Updates of present rows of 16 values in a table of a million (--quick: 100,000), batches of 4,096 keys by Zipf's law
-(1.05), on one core: keys per second of processor time. Cases: `sgd`, `rowwise` (row-wise Adagrad). Both tables must have
-the same values before they are timed. A ratio of .77 is a user's function at 1.3 times the built-in one's time.
+(1.05), on one core: keys per second of processor time. Cases: `sgd`, `rowwise` (row-wise Adagrad). Both tables must
+have the same values before they are timed. At a ratio of .77 a user's function takes 1.3 times as long as the built-in.
 """
 
 from __future__ import annotations
