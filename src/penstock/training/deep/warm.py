@@ -44,8 +44,8 @@ def go_on(
     """
     old = start.scorer
     if not isinstance(old, DeepScorer) or old.model != parameters.model:
-        made = f"a {old.model}" if isinstance(old, DeepScorer) else f"of '{start.algorithm}'"
-        said = f"start is a model {made}, and this step trains a {parameters.model}"
+        made = old.model if isinstance(old, DeepScorer) else f"of '{start.algorithm}'"
+        said = f"start is a model ({made}), and this step trains a {parameters.model}"
         raise LearningError(said, "leave start out to begin anew", "TRAIN020")
     if not (folder / TRAINING).is_dir():
         raise LearningError("start holds no training state: it can score, but not be trained further", "", "TRAIN020")
