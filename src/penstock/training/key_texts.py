@@ -1,8 +1,8 @@
-"""What keys stand for, as far as a feature plan can say: the dictionary's value of a `pickcat` slot."""
+"""What keys stand for, as far as a feature plan can say: values of a dictionary, ranges, parts of a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,34 @@ class KeyTexts:
         return {item["name"]: item for item in self._plan.items if item["as"] == "slot"}
 
     def text(self, slot: str, key: int) -> str:
+        """What a key of a slot stands for, "" where only its hash is known."""
         item, value = self._items.get(slot), key & VALUE
-        if item is None or item["fn"] != "pickcat":
+        if item is None:
             return ""
-        values = self._dictionary(item["dict"])
-        return values[value - 1] if 0 < value <= len(values) else "(unknown)"
+        given = item["params"]
+        match item["fn"]:
+            case "pickcat":
+                values = self._dictionary(given["dict"])
+                return values[value - 1] if 0 < value <= len(values) else "not in the dictionary"
+            case "piecewise":
+                return _range(given["bounds"], value)
+            case "bucketize_time":
+                return f"{given['part']} {value}"
+            case _:
+                return ""
 
     def _dictionary(self, name: str) -> list[str]:
         if name not in self._values:
             self._values[name] = native.Dictionary.open(self._plan.dictionaries[name]).values()
         return self._values[name]
+
+
+def _range(bounds: Sequence[float], place: int) -> str:
+    below = f"{bounds[place - 1]:g}" if 0 < place <= len(bounds) else ""
+    above = f"{bounds[place]:g}" if place < len(bounds) else ""
+    if below and above:
+        return f"in [{below}, {above})"
+    return f"below {above}" if above else f"from {below} up"
 
 
 def texts_beside(path: Path) -> KeyTexts | None:

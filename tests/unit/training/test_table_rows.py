@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.cli.main import main
+from penstock.data.schema import Schema
 from penstock.errors import RequestError
+from penstock.features import check, read
+from penstock.features.resolve import resolve
 from penstock.training import table_rows
 from penstock.training.artefacts import ArtefactError
 from penstock.training.checkpoints import Checkpoints
+from penstock.training.key_texts import texts_beside
 from penstock.training.snapshots import write_snapshot
 from penstock.training.table_parquet import from_parquet, to_parquet
 from penstock.training.table_report import diff, head, stat
@@ -201,6 +205,47 @@ def test_the_heaviest_keys_come_first_with_what_the_plan_says(tmp_path: Path) ->
 def _on_disk(tables: EmbeddingTables, folder: Path) -> Any:
     Checkpoints(folder / "c", tables).save({})
     return open_rows(folder / "c")
+
+
+FEATURES = """<features xmlns="urn:penstock:features:1" name="ctr" seed="0">
+  <dict name="cities" path="cities.txt"/>
+  <slot name="user" id="1" fn="hash" from="user_id"/>
+  <slot name="city" id="2" fn="pickcat" from="city" dict="cities" unknown="0"/>
+  <slot name="price" id="3" fn="piecewise" from="price" bounds="0, 10, 50"/>
+  <slot name="hour" id="4" fn="bucketize_time" from="at" unit="s" part="hour"/>
+</features>
+"""
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_plan_of_a_bundle_says_what_keys_stand_for(tmp_path: Path, mapped: bool) -> None:
+    (tmp_path / "cities.txt").write_text("Roma\nParis\n")
+    (tmp_path / "features.xml").write_text(FEATURES)
+    file, faults = read(tmp_path / "features.xml")
+    assert file is not None and not faults
+    plan = resolve(check(file, Schema.unknown()))
+    bundle = tmp_path / "bundle"
+    plan.save(bundle)
+    slots = dict.fromkeys(plan.slots, "all") if not mapped else {slot: slot for slot in plan.slots}
+    tables = EmbeddingTables([Table(name, 1, Sgd()) for name in dict.fromkeys(slots.values())], slots, mapped=mapped)
+    rows = [("u", "Paris", 12.0, 3), ("u", "Oslo", -1.0, 3), ("v", "Roma", 50.0, 4)]
+    for user, city, price, hour in rows:
+        row = {"user_id": user, "city": city, "price": price, "at": 3600 * hour}
+        for slot, keys, _, _ in plan.apply_row(row):
+            at = np.array(keys, dtype=np.uint64).view(np.int64)
+            tables.update(slot, at, np.zeros((len(at), 1), dtype=np.float32))
+    Checkpoints(bundle / "training", tables, plan=plan.fingerprint).save({})
+    meaning = texts_beside(bundle)
+    found = head(open_rows(bundle), "count", 20, meaning=meaning)
+    assert {(row["slot"], row["text"], row["count"]) for row in found} == {
+        ("user", "", 2), ("user", "", 1),
+        ("city", "Paris", 1), ("city", "not in the dictionary", 1), ("city", "Roma", 1),
+        ("price", "in [10, 50)", 1), ("price", "below 0", 1), ("price", "from 50 up", 1),
+        ("hour", "hour 3", 2), ("hour", "hour 4", 1),
+    }  # fmt: skip
+    counted = [table["slots"] for table in stat(open_rows(bundle), meaning)["tables"]]
+    expected = {"user": 2, "city": 3, "price": 3, "hour": 2}
+    assert {slot: rows for slots in counted for slot, rows in slots.items()} == expected
 
 
 def test_a_difference_names_keys_that_came_went_and_moved(tmp_path: Path) -> None:
