@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,18 +40,22 @@ def convert(
     *,
     optimizers: Iterable[torch.optim.Optimizer] = (),
     release: bool = False,
+    carry: bool = False,
     threads: int = 0,
 ) -> Converted:
     """Swap every `nn.Embedding` and `nn.EmbeddingBag` of `model` for a table of its own, `like` the one given.
 
     `like`'s name and dim are set for each; its `optimizer`, `learning_rate`, `init`, admission and eviction are taken.
     A module that the model holds under several names becomes one table. Pass the `optimizers` that were made of the
-    model's parameters, so that they are looked at.
+    model's parameters, so that they are looked at. With `carry` each table begins with the module's weight, as the
+    rows of ids 0, 1, ...: for a model that has learnt already. Without, rows begin as `like` says.
 
     Raises `RequestError` naming every weight that something else holds on to (another parameter's name, an optimizer's
     group, a regulariser's list), since a penalty or a step there would no longer reach the rows; with `release` such
-    holders let go of it. Also for options a table has no meaning for (`max_norm`, `scale_grad_by_freq`, a `padding_idx`
-    in a bag, bags pooled by max). Nothing is changed when it raises.
+    holders let go of it. A list or dict beside the tree of modules that holds the module itself would go on calling the
+    old one: it is named too, and with `release` gets the new one. Also for what a table has no meaning for (`max_norm`,
+    `scale_grad_by_freq`, a `padding_idx` in a bag, bags pooled by max, a frozen weight). Nothing is changed when it
+    raises.
     """
     found = dict(_embeddings(model))
     if not found:
@@ -61,6 +66,8 @@ def convert(
     groups = [group["params"] for optimizer in optimizers for group in optimizer.param_groups]
     held = {name: list(_holders(model, module, groups)) for name, module in found.items()}
     named = [f"{name}.weight by {what}" for name, holders in held.items() for what, _ in holders]
+    outside = _callers(model, found)
+    named += [f"a module itself by {_described(holder)}" for holder in outside]
     if named and not release:
         hint = "release=True makes them let go: their penalty or step then leaves the rows out"
         raise RequestError(f"weights are held elsewhere: {', '.join(named)}", hint)
@@ -69,6 +76,9 @@ def convert(
     own = {name: replace(like, name=name, dim=int(module.embedding_dim)) for name, module in found.items()}
     tables = EmbeddingTables(list(own.values()), {name: name for name in own}, threads=threads)
     embeddings = tuple((name, own[name].dim, int(module.num_embeddings)) for name, module in found.items())
+    if carry:
+        for number, module in enumerate(found.values()):
+            _fill(tables, number, module.weight)
     for holders in held.values():
         for _, let_go in holders:
             let_go()
@@ -78,6 +88,8 @@ def convert(
         for child, module in list(parent._modules.items()):
             if id(module) in swapped:
                 setattr(parent, child, swapped[id(module)])
+    for holder in outside:
+        _exchange(holder, swapped)
     return Converted(tables, embeddings)
 
 
@@ -123,6 +135,8 @@ def _embeddings(model: nn.Module) -> Iterator[tuple[str, Any]]:
 def _unfit(name: str, module: Any) -> Iterator[str]:
     if module.max_norm is not None:
         yield f"{name} renormalises its rows (max_norm)"
+    if not module.weight.requires_grad:
+        yield f"{name} is frozen, a table's rows would learn"
     if module.scale_grad_by_freq:
         yield f"{name} scales gradients by frequency"
     if isinstance(module, nn.EmbeddingBag) and module.mode == "max":
@@ -155,6 +169,31 @@ def _holders(model: nn.Module, module: Any, groups: list[list[Any]]) -> Iterator
         elif isinstance(holder, dict) and not _is_local(holder):
             keys = [key for key, value in holder.items() if key is weight or value is weight]
             yield "a dict that something keeps", partial(_forget, holder, keys)
+
+
+def _callers(model: nn.Module, found: dict[str, Any]) -> list[list[Any] | dict[Any, Any]]:
+    """Lists and dicts outside the tree of modules that hold one of the modules found, and so might call it."""
+    known = {id(part._modules) for part in model.modules()} | {id(found)}
+    holders = {id(h): h for h in gc.get_referrers(*found.values()) if isinstance(h, list | dict) and id(h) not in known}
+    return [holder for holder in holders.values() if not _is_local(holder)]
+
+
+def _exchange(holder: list[Any] | dict[Any, Any], swapped: dict[int, _Swapped]) -> None:
+    for place, held in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+        if id(held) in swapped:
+            holder[place] = swapped[id(held)]
+
+
+def _described(holder: list[Any] | dict[Any, Any]) -> str:
+    return f"a {type(holder).__name__} of {len(holder)} that something keeps"
+
+
+def _fill(tables: EmbeddingTables, table: int, weight: torch.Tensor) -> None:
+    """Rows 0, 1, ... as the weight has them, with fresh state."""
+    ids = np.arange(len(weight), dtype=np.int64)
+    never = np.zeros(len(weight), dtype=np.uint32)
+    values = np.ascontiguousarray(weight.detach().to(torch.float32).numpy())
+    tables.native.put(table, ids, values, np.zeros(0, dtype=np.float32), never, never)
 
 
 def _remove(holder: list[Any], what: Any) -> None:
