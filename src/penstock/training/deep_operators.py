@@ -101,7 +101,7 @@ class Deep(Trainer):
     embedding_optimizer: Literal["adagrad", "rowwise", "adam", "sgd", "ftrl"] = Field(
         "adagrad", description="how rows move; rowwise: one rate a row, less memory"
     )
-    embedding_rate: float = Field(0.05, gt=0, description="how far")
+    embedding_rate: float = Field(0.02, gt=0, description="how far")
     schedule: Literal["constant", "inverse_sqrt", "cosine", "linear"] = Field(
         "constant", description="how all rates go over time"
     )

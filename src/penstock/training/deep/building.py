@@ -49,7 +49,7 @@ class Parameters:
     rate: float = 0.001
     l2: float = 0.0
     embedding_optimizer: str = "adagrad"
-    embedding_rate: float = 0.05
+    embedding_rate: float = 0.02
     min_count: int = 1
     ttl_s: int | None = None
     memory_limit: int | None = None
