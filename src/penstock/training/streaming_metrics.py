@@ -40,7 +40,7 @@ class StreamingMetrics:
     Buckets divide p and 1 - p into octaves and these evenly, by the bits of the float: 4,096 are .4 to .8 % of p (or
     of 1 - p) wide all the way to 2^-17, so that click rates of .01 resolve as well as .5, no logarithm is taken, and
     every machine agrees. A bucket's scores count as tied: the AUC is off by at most `auc_error`, half the share of
-    (positive, negative) pairs that share a bucket, and typically by a thousandth of that.
+    (positive, negative) pairs that share a bucket, and typically by a hundredth of that.
     """
 
     def __init__(
