@@ -12,7 +12,7 @@ RUST := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.l
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check bench soak clean docs
+.PHONY: help setup demo test check bench soak sanitize clean docs
 
 help:  ## this page
 	@echo "Penstock. Usage: make TARGET"
@@ -55,13 +55,26 @@ check: .make/torch  ## format, lint, types, layers, Rust lint
 	cargo fmt --all --check
 	cargo clippy --release --quiet --workspace --all-targets -- -D warnings
 
-bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|features|dictionary|itemsets|linear|deep|size [ARGS=--quick]
+bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|features|dictionary|itemsets|linear|table|deep|size [ARGS=--quick]
 	@test -n "$(NAME)" || { echo "error: which one? hint: make bench NAME=libsvm"; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
 soak: setup  ## the slow ones: 100 kills, 6 GB through a flow, 100 million rows in the table
 	cargo test --release -p penstock-table --test memory -- --ignored
 	$(BIN)/pytest -q -m soak
+
+# What nightly Rust can say about the table's `unsafe`. Standard iterators are slow under Miri: it has the tests that finish.
+FUZZ_SECONDS ?= 120
+SANITIZED := $(CURDIR)/target/sanitize
+sanitize:  ## the table under ThreadSanitizer and Miri, its readers under fuzzing (nightly Rust, cargo-fuzz; half an hour)
+	@cargo +nightly --version >/dev/null || { echo "error: nightly Rust is not installed; hint: rustup toolchain install nightly"; exit 1; }
+	@cargo fuzz --version >/dev/null || { echo "error: cargo-fuzz is not installed; hint: cargo install cargo-fuzz"; exit 1; }
+	rustup component add --toolchain nightly rust-src miri
+	RUSTFLAGS=-Zsanitizer=thread cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir $(SANITIZED) \
+	  -p penstock-table --test pool --test promises --test cuts -- threads
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --target-dir $(SANITIZED) -p penstock-table --test places --test miri
+	for reader in checkpoint snapshot; do mkdir -p $(SANITIZED)/corpus/$$reader; (cd crates/penstock-table && \
+	  cargo +nightly fuzz run $$reader $(SANITIZED)/corpus/$$reader fuzz/seeds/$$reader -- -malloc_limit_mb=256 -max_total_time=$(FUZZ_SECONDS)) || exit 1; done
 
 docs: setup  ## write the generated pages and schemas anew
 	$(BIN)/python scripts/reference.py

@@ -10,22 +10,11 @@ use penstock_table::{Engine, Level, Optimizer, Table, TableConfig, Update, hash:
 
 #[path = "keys/mod.rs"]
 mod keys;
-use keys::{Zipf, random};
+use keys::{Zipf, random, thread_seconds};
 
 /// The key of a rank: nothing about it is regular.
 fn key(rank: u64) -> u64 {
     mix(rank ^ 0x5eed)
-}
-
-/// Seconds of this thread's own work: other work on the machine disturbs it less than the clock on the wall.
-fn thread_seconds() -> f64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a timespec to write to.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 fn main() {

@@ -1,8 +1,11 @@
 //! What an update says, and how a batch becomes distinct keys with one summed gradient each.
 
+use std::ops::Range;
+
 use crate::error::{Result, TableError};
 use crate::hash::mix;
-use crate::line::Search;
+use crate::index::SHARDS;
+use crate::line::{Search, prefetch};
 use crate::simd::{Level, at_each_level};
 
 /// One batch of gradients. Slices are as long as `keys`; gradients and pulled values are `dim` floats a key.
@@ -85,8 +88,11 @@ at_each_level! {
     unsafe fn all_finite(x: &[f32]) -> bool = all_finite_body
 }
 
+/// Gradients asked for ahead of a key that may have come before.
+const AHEAD: usize = 12;
+
 /// A distinct key of a batch.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Distinct {
     pub hash: u64,
     /// Below the batch's length: the place of its only gradient. From there on: which of the sums.
@@ -103,12 +109,14 @@ pub(crate) struct DistinctKeys {
     pub first: Vec<u32>,
     /// Shows and clicks, where the batch has them.
     pub shows: Vec<[f32; 2]>,
-    /// Open addressing: the high half of a hash, then 1 + its place in `keys`.
+    /// Open addressing: the low half of a hash, then 1 + its place in `keys`. In order of hash, so that keys that come
+    /// shard by shard meet in the nearest caches.
     slots: Vec<u64>,
 }
 
 impl DistinctKeys {
-    /// `order`: which places of the batch, in batch order; all if None.
+    /// `order`: which places of the batch, shard by shard, each shard's in batch order; all if None. The keys belong to
+    /// the shards `shards`.
     pub fn collect(
         &mut self,
         level: Level,
@@ -116,9 +124,10 @@ impl DistinctKeys {
         mask: u64,
         dim: usize,
         order: Option<&[u32]>,
+        shards: Range<usize>,
     ) {
         // SAFETY: a table's level is available.
-        unsafe { collect(level, self, batch, mask, dim, order) }
+        unsafe { collect(level, self, batch, mask, dim, order, shards) }
     }
 
     /// The gradient of a distinct key.
@@ -140,20 +149,33 @@ unsafe fn collect_body<S: Search>(
     mask: u64,
     dim: usize,
     order: Option<&[u32]>,
+    shards: Range<usize>,
 ) {
     let n = order.map_or(batch.keys.len(), <[u32]>::len);
-    this.keys.clear();
     this.sums.clear();
-    this.first.clear();
     this.shows.clear();
     this.slots.clear();
     this.slots.resize((2 * n).next_power_of_two(), 0);
+    // As long as they can get; what is beyond the distinct keys goes at the end.
+    this.keys.resize(n, Distinct::default());
+    this.first.resize(n, 0);
+    let mut distinct = 0;
     let slot_mask = this.slots.len() - 1;
+    // The shards' part of all hashes, spread over the slots.
+    let least = (shards.start as u64) << (64 - SHARDS.ilog2());
+    let spread = this.slots.len() * SHARDS / shards.len();
     let with_shows = batch.shows.is_some() || batch.clicks.is_some();
     for i in 0..n {
-        let place = order.map_or(i, |order| order[i] as usize);
+        let place = match order {
+            None => i,
+            Some(order) => {
+                let ahead = order[(i + AHEAD).min(n - 1)] as usize;
+                prefetch(batch.grads.as_ptr().wrapping_add(ahead * dim));
+                order[i] as usize
+            }
+        };
         let hash = mix(batch.keys[place] & mask);
-        let tag = hash & !0xffff_ffff;
+        let tag = hash << 32;
         let occurrences = batch
             .occurrences
             .map_or(1, |occurrences| occurrences[place]);
@@ -163,17 +185,18 @@ unsafe fn collect_body<S: Search>(
                 batch.clicks.map_or(0.0, |clicks| clicks[place]),
             ]
         };
-        let mut slot = hash as usize & slot_mask;
+        let mut slot = ((u128::from(hash - least) * spread as u128) >> 64) as usize & slot_mask;
         loop {
             let entry = this.slots[slot];
             if entry == 0 {
-                this.slots[slot] = tag | (this.keys.len() as u64 + 1);
-                this.keys.push(Distinct {
+                this.keys[distinct] = Distinct {
                     hash,
                     grad: place as u32,
                     occurrences,
-                });
-                this.first.push(place as u32);
+                };
+                this.first[distinct] = place as u32;
+                distinct += 1;
+                this.slots[slot] = tag | distinct as u64;
                 if with_shows {
                     this.shows.push(shows());
                 }
@@ -192,6 +215,8 @@ unsafe fn collect_body<S: Search>(
             slot = (slot + 1) & slot_mask;
         }
     }
+    this.keys.truncate(distinct);
+    this.first.truncate(distinct);
 }
 
 impl DistinctKeys {
@@ -218,6 +243,6 @@ at_each_level! {
     /// # Safety
     /// `level` is available.
     unsafe fn collect(
-        this: &mut DistinctKeys, batch: &Update<'_>, mask: u64, dim: usize, order: Option<&[u32]>,
+        this: &mut DistinctKeys, batch: &Update<'_>, mask: u64, dim: usize, order: Option<&[u32]>, shards: Range<usize>,
     ) = collect_body
 }

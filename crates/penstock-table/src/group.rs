@@ -2,25 +2,43 @@
 
 use crate::batch::Update;
 use crate::half::{Dtype, rounding_bits, rounding_seed};
+use crate::lookup::BLOCK;
 use crate::optimizers::{Group, Step};
 use crate::rows::Row;
 use crate::shard::Shared;
 use crate::update::Moment;
 
-/// Rows that wait for their step together.
-#[derive(Default)]
+/// At most one block of rows, which take their step together.
 pub(crate) struct Gathered {
-    hash: Vec<u64>,
-    rows: Vec<Row>,
-    values: Vec<*mut f32>,
-    state: Vec<*mut f32>,
-    grads: Vec<*const f32>,
+    len: usize,
+    values: [*mut f32; BLOCK],
+    state: [*mut f32; BLOCK],
+    grads: [*const f32; BLOCK],
+    hash: [u64; BLOCK],
+    rows: [*mut u8; BLOCK],
     /// Of each row: its first place in the batch.
-    first: Vec<u32>,
+    first: [u32; BLOCK],
     /// Changed gradients, widened halves, a user's gradients.
     changed: Vec<f32>,
     widened: Vec<f32>,
     user: Vec<f32>,
+}
+
+impl Default for Gathered {
+    fn default() -> Gathered {
+        Gathered {
+            len: 0,
+            values: [std::ptr::null_mut(); BLOCK],
+            state: [std::ptr::null_mut(); BLOCK],
+            grads: [std::ptr::null(); BLOCK],
+            hash: [0; BLOCK],
+            rows: [std::ptr::null_mut(); BLOCK],
+            first: [0; BLOCK],
+            changed: Vec::new(),
+            widened: Vec::new(),
+            user: Vec::new(),
+        }
+    }
 }
 
 // SAFETY: the pointers are only alive within one call of `work`, on one thread.
@@ -30,25 +48,20 @@ unsafe impl Sync for Gathered {}
 
 impl Gathered {
     pub fn clear(&mut self) {
-        self.hash.clear();
-        self.rows.clear();
-        self.values.clear();
-        self.state.clear();
-        self.grads.clear();
-        self.first.clear();
+        self.len = 0;
     }
 
+    /// One row more; a block has room for each of its keys.
     #[inline(always)]
     pub fn push(&mut self, shared: &Shared, row: Row, hash: u64, grad: *const f32, first: u32) {
-        self.values.push(row.values.cast());
-        self.state
-            .push(row.side.wrapping_add(shared.layout.state).cast());
-        self.grads.push(grad);
-        if shared.layout.dtype != Dtype::F32 || !shared.config.gradient.is_none() {
-            self.hash.push(hash);
-            self.rows.push(row);
-            self.first.push(first);
-        }
+        let at = self.len % BLOCK;
+        self.values[at] = row.values.cast();
+        self.state[at] = row.side.wrapping_add(shared.layout.state).cast();
+        self.grads[at] = grad;
+        self.hash[at] = hash;
+        self.rows[at] = row.values;
+        self.first[at] = first;
+        self.len += 1;
     }
 
     #[inline(always)]
@@ -71,9 +84,9 @@ impl Gathered {
             let group = Group {
                 dim: layout.dim,
                 state_len: layout.state_len,
-                values: &self.values,
-                state: &self.state,
-                grads: &self.grads,
+                values: &self.values[..self.len],
+                state: &self.state[..self.len],
+                grads: &self.grads[..self.len],
             };
             shared
                 .config
@@ -89,17 +102,15 @@ impl Gathered {
     /// As in `step`.
     #[inline(never)]
     unsafe fn widen(&mut self, shared: &Shared) {
-        let dim = shared.layout.dim;
-        self.widened.resize(self.rows.len() * dim, 0.0);
-        for ((row, wide), pointer) in self
-            .rows
-            .iter()
-            .zip(self.widened.chunks_exact_mut(dim))
-            .zip(&mut self.values)
-        {
-            // SAFETY: the caller's promise.
-            unsafe { row.load(&shared.layout, wide) };
-            *pointer = wide.as_mut_ptr();
+        let (dim, half) = (shared.layout.dim, shared.layout.dtype);
+        self.widened.resize(self.len * dim, 0.0);
+        for (i, wide) in self.widened.chunks_exact_mut(dim).enumerate() {
+            // SAFETY: the row's values are `dim` halves.
+            let stored = unsafe { std::slice::from_raw_parts(self.rows[i].cast::<u16>(), dim) };
+            for (wide, &stored) in wide.iter_mut().zip(stored) {
+                *wide = half.widen(stored);
+            }
+            self.values[i] = wide.as_mut_ptr();
         }
     }
 
@@ -108,15 +119,10 @@ impl Gathered {
     #[inline(never)]
     unsafe fn narrow(&self, shared: &Shared, update: u64) {
         let (dim, half) = (shared.layout.dim, shared.layout.dtype);
-        for ((row, wide), &hash) in self
-            .rows
-            .iter()
-            .zip(self.widened.chunks_exact(dim))
-            .zip(&self.hash)
-        {
-            let seed = rounding_seed(hash, update);
+        for (i, wide) in self.widened.chunks_exact(dim).enumerate() {
+            let seed = rounding_seed(self.hash[i], update);
             // SAFETY: the row's values are `dim` halves.
-            let stored = unsafe { std::slice::from_raw_parts_mut(row.values.cast::<u16>(), dim) };
+            let stored = unsafe { std::slice::from_raw_parts_mut(self.rows[i].cast::<u16>(), dim) };
             for (element, (stored, &wide)) in stored.iter_mut().zip(wide).enumerate() {
                 *stored = half.narrow(wide, rounding_bits(seed, element));
             }
@@ -129,7 +135,7 @@ impl Gathered {
     unsafe fn change_gradients(&mut self, shared: &Shared, batch: &Update) {
         let dim = shared.layout.dim;
         self.changed.clear();
-        for &grad in &self.grads {
+        for &grad in &self.grads[..self.len] {
             // SAFETY: a gradient is `dim` floats.
             self.changed
                 .extend_from_slice(unsafe { std::slice::from_raw_parts(grad, dim) });

@@ -7,23 +7,36 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::hash::{BUCKETS, REMAINDER_BITS, REMAINDER_MASK};
 use crate::line::{ENTRIES, Line, Search};
-use crate::memory::Mapping;
+use crate::memory::{HUGE_PAGE, Mapping, PAGE, Pages};
 
 pub const SHARDS: usize = 64;
 pub const BUCKETS_A_SHARD: usize = BUCKETS / SHARDS;
 /// Chunks to a doubling, as a power of two: a bucket grows by 1/8 to 1/16.
 const FINE: u32 = 3;
 const CLASSES: usize = (26 - FINE as usize) << FINE;
-/// A class of chunks whose mapping is at least this big lies on huge pages.
-const HUGE_FROM: usize = 4 << 20;
+/// Classes of chunks from this one on have a mapping of 4 MiB or more each, on huge pages. Those before share one, on
+/// ordinary pages until the table has grown past them.
+const HUGE_FROM: usize = 4 << FINE;
 
 /// A bucket with more than this part of its entries in use grows.
 const LOAD: (u64, u64) = (9, 10);
 
 /// Lines asked for ahead of being lifted out.
-const LIFT_AHEAD: u32 = 24;
+const LIFT_AHEAD: usize = 24;
 
-/// The memory of all buckets' lines: chunk class c of all 4,096 buckets lies in one mapping.
+/// Bytes of the mapping of one class of chunks, for all buckets.
+const fn class_bytes(class: usize) -> usize {
+    (BUCKETS << (class >> FINE)) * size_of::<Line>()
+}
+
+/// Bytes of the classes before `class`.
+const fn bytes_before(class: usize) -> usize {
+    let (size, rest) = (class >> FINE, class & ((1 << FINE) - 1));
+    // Each size has eight classes, of twice the bytes of those before.
+    class_bytes(0) * ((1 << FINE) * ((1 << size) - 1) + (rest << size))
+}
+
+/// The memory of all buckets' lines: chunk class c of all 4,096 buckets lies together.
 pub struct Lines {
     bases: [AtomicPtr<Line>; CLASSES],
     mappings: Mutex<Vec<Mapping>>,
@@ -40,11 +53,15 @@ fn place(line: u32) -> (usize, u32, usize) {
 
 impl Lines {
     pub fn new() -> Option<Lines> {
-        let lines = Lines {
-            bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; CLASSES],
-            mappings: Mutex::default(),
-        };
-        lines.map(0).map(|_| lines)
+        let mut bases = [const { AtomicPtr::new(std::ptr::null_mut()) }; CLASSES];
+        let first = Mapping::zeroed(bytes_before(HUGE_FROM), Pages::Later)?;
+        for (class, base) in bases.iter_mut().enumerate().take(HUGE_FROM) {
+            *base.get_mut() = first.base().wrapping_add(bytes_before(class)).cast();
+        }
+        Some(Lines {
+            bases,
+            mappings: Mutex::new(vec![first]),
+        })
     }
 
     /// Line `line` of a bucket that has at least as many.
@@ -61,29 +78,39 @@ impl Lines {
 
     /// Makes sure that class `class` is mapped. Returns a page's size there; None if the system has no memory.
     fn map(&self, class: usize) -> Option<usize> {
-        let bytes = (BUCKETS << (class >> FINE)) * size_of::<Line>();
-        let huge = bytes >= HUGE_FROM;
         if self.bases.get(class)?.load(Ordering::Acquire).is_null() {
             let mut mappings = self
                 .mappings
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             if self.bases[class].load(Ordering::Acquire).is_null() {
-                let mapping = Mapping::zeroed(bytes, huge)?;
+                let mapping = Mapping::zeroed(class_bytes(class), Pages::Huge)?;
                 self.bases[class].store(mapping.base().cast(), Ordering::Release);
+                // What all buckets have filled comes onto huge pages by and by: no insert waits long.
+                let part = 2 * (class - HUGE_FROM);
+                mappings[0].make_huge(part);
+                mappings[0].make_huge(part + 1);
                 mappings.push(mapping);
             }
         }
-        Some(if huge {
-            crate::memory::HUGE_PAGE
-        } else {
-            crate::memory::PAGE
-        })
+        Some(if class < HUGE_FROM { PAGE } else { HUGE_PAGE })
     }
 }
 
-/// One entry in flight between two geometries of a bucket.
-pub type Entry = (u64, u32);
+/// One entry in flight between two geometries of a bucket: its remainder and row.
+type Entry = (u64, u32);
+
+/// What growth has in hand while it moves a bucket; kept between growths, so that none allocates.
+#[derive(Default)]
+pub struct Moving {
+    entries: Vec<Entry>,
+    lines: Vec<*mut Line>,
+}
+
+// SAFETY: the pointers are only used within one call of `grow`, which has them anew.
+unsafe impl Send for Moving {}
+// SAFETY: as above; `&Moving` reads nothing through them.
+unsafe impl Sync for Moving {}
 
 /// What growing a bucket cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -272,34 +299,19 @@ impl Buckets {
         memory: &Lines,
         hash: u64,
         row: u32,
-        spare: &mut Vec<Entry>,
+        moving: &mut Moving,
     ) -> Option<Growth> {
         let bucket = local(hash);
         let growth = if needs_growth(u64::from(self.used[bucket]) + 1, self.lines[bucket]) {
-            self.grow(memory, bucket, spare)?
+            self.grow(memory, bucket, moving)?
         } else {
             Growth::default()
         };
-        self.put(memory, bucket, hash & REMAINDER_MASK, row);
+        let at = |at| memory.at(self.first + bucket, at);
+        // SAFETY: these are the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
+        unsafe { put(self.lines[bucket], at, hash & REMAINDER_MASK, row) };
         self.used[bucket] += 1;
         Some(growth)
-    }
-
-    #[inline]
-    fn put(&mut self, memory: &Lines, bucket: usize, remainder: u64, row: u32) {
-        let lines = self.lines[bucket];
-        let mut at = home(remainder, lines);
-        // SAFETY (both): below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
-        let mut line = unsafe { &mut *memory.at(self.first + bucket, at) };
-        if line.is_full() {
-            line.send_away(remainder);
-        }
-        while line.is_full() {
-            line.pass();
-            at = if at + 1 == lines { 0 } else { at + 1 };
-            line = unsafe { &mut *memory.at(self.first + bucket, at) };
-        }
-        line.put(remainder, row);
     }
 
     /// Takes a hash out. Returns its row.
@@ -320,32 +332,59 @@ impl Buckets {
 
     /// One chunk more for a bucket: its entries are lifted out and put back in their new homes.
     #[cold]
-    fn grow(&mut self, memory: &Lines, bucket: usize, spare: &mut Vec<Entry>) -> Option<Growth> {
+    fn grow(&mut self, memory: &Lines, bucket: usize, moving: &mut Moving) -> Option<Growth> {
         let old = self.lines[bucket];
         let (class, size, _) = place(old);
         let page = memory.map(class)?;
-        spare.clear();
-        for at in 0..old.min(LIFT_AHEAD) {
-            crate::line::prefetch(memory.at(self.first + bucket, at));
-        }
-        for at in 0..old {
-            crate::line::prefetch(memory.at(self.first + bucket, (at + LIFT_AHEAD).min(old - 1)));
+        let new = old + (1 << size);
+        self.lines[bucket] = new;
+        moving.lines.clear();
+        let lines = (0..new).map(|at| memory.at(self.first + bucket, at));
+        moving.lines.extend(lines);
+        moving
+            .entries
+            .resize(self.used[bucket] as usize, Entry::default());
+        let (mut lifted, ahead) = (0, LIFT_AHEAD.min(old as usize));
+        moving.lines[..ahead]
+            .iter()
+            .for_each(|&line| crate::line::prefetch(line));
+        for at in 0..old as usize {
+            crate::line::prefetch(moving.lines[(at + ahead).min(old as usize - 1)]);
             // SAFETY: below the bucket's lines, and `&mut self` is the only writer of this shard's buckets.
-            let line = unsafe { &mut *memory.at(self.first + bucket, at) };
-            spare.extend(
-                line.entries()
-                    .map(|entry| (line.remainder(entry), line.row(entry))),
-            );
-            *line = Line::EMPTY;
+            let line = unsafe { moving.lines[at].replace(Line::EMPTY) };
+            for entry in line.entries() {
+                moving.entries[lifted] = (line.remainder(entry), line.row(entry));
+                lifted += 1;
+            }
         }
-        self.lines[bucket] = old + (1 << size);
-        for &(remainder, row) in spare.iter() {
-            self.put(memory, bucket, remainder, row);
+        for &(remainder, row) in &moving.entries {
+            // SAFETY: as above; the bucket has `new` lines, and they are these.
+            unsafe { put(new, |at| moving.lines[at as usize], remainder, row) };
         }
         let bytes = size_of::<Line>() << size;
         Some(Growth {
-            entries_moved: spare.len() as u64,
+            entries_moved: lifted as u64,
             pages_faulted: bytes.div_ceil(page) as u64,
         })
     }
+}
+
+/// Puts an entry into a bucket of `lines` lines that has room for it.
+///
+/// # Safety
+/// `at` gives the places of the bucket's lines, and the caller is its only user.
+#[inline(always)]
+unsafe fn put(lines: u32, at: impl Fn(u32) -> *mut Line, remainder: u64, row: u32) {
+    let mut here = home(remainder, lines);
+    // SAFETY (both): the caller's promise.
+    let mut line = unsafe { &mut *at(here) };
+    if line.is_full() {
+        line.send_away(remainder);
+    }
+    while line.is_full() {
+        line.pass();
+        here = if here + 1 == lines { 0 } else { here + 1 };
+        line = unsafe { &mut *at(here) };
+    }
+    line.put(remainder, row);
 }

@@ -1,15 +1,26 @@
 //! Fresh zeroed memory straight from the system: mappings that cost nothing until touched, on huge pages where asked.
+//!
+//! A row or an index line is anywhere, so on ordinary pages most look-ups would also wait for the page tables.
 
 use std::ptr::NonNull;
 
 pub const PAGE: usize = 4096;
 pub const HUGE_PAGE: usize = 2 << 20;
 
-/// A zeroed range of memory, given back when dropped.
+/// What pages a mapping lies on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Huge ones as soon as it is touched.
+    Huge,
+    /// Ordinary ones until `make_huge`.
+    Later,
+}
+
+/// A zeroed range of memory on 2 MiB, given back when dropped.
 pub struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
-    huge: bool,
+    pages: Pages,
 }
 
 // SAFETY: a mapping is memory and nothing else; who may read or write it is decided by its users.
@@ -28,7 +39,10 @@ impl Mapping {
 
     /// What one first touch brings in, in bytes.
     pub fn page(&self) -> usize {
-        if self.huge { HUGE_PAGE } else { PAGE }
+        match self.pages {
+            Pages::Huge => HUGE_PAGE,
+            Pages::Later => PAGE,
+        }
     }
 }
 
@@ -37,11 +51,10 @@ mod system {
     use super::*;
 
     impl Mapping {
-        /// `bytes` of zeros, or None if the system has no more. Huge ones lie on 2 MiB.
-        pub fn zeroed(bytes: usize, huge: bool) -> Option<Mapping> {
-            let align = if huge { HUGE_PAGE } else { PAGE };
-            let bytes = bytes.next_multiple_of(align);
-            let slack = align - PAGE;
+        /// `bytes` of zeros, or None if the system has no more.
+        pub fn zeroed(bytes: usize, pages: Pages) -> Option<Mapping> {
+            let bytes = bytes.next_multiple_of(HUGE_PAGE);
+            let slack = HUGE_PAGE - PAGE;
             // SAFETY: a new anonymous private mapping at an address of the system's choice touches nobody's memory.
             let raw = unsafe {
                 libc::mmap(
@@ -57,7 +70,7 @@ mod system {
                 return None;
             }
             let start = raw as usize;
-            let base = start.next_multiple_of(align);
+            let base = start.next_multiple_of(HUGE_PAGE);
             let (before, after) = (base - start, start + slack - base);
             // SAFETY: both ends and the middle lie inside the mapping that was just made, on whole pages.
             unsafe {
@@ -68,7 +81,7 @@ mod system {
                     libc::munmap((base + bytes) as *mut libc::c_void, after);
                 }
                 #[cfg(target_os = "linux")]
-                if huge {
+                if pages == Pages::Huge {
                     // Advice: a system without huge pages is only slower.
                     libc::madvise(base as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE);
                 }
@@ -76,8 +89,21 @@ mod system {
             Some(Mapping {
                 base: NonNull::new(base as *mut u8)?,
                 bytes,
-                huge,
+                pages,
             })
+        }
+
+        /// Brings the 2 MiB number `part` of a mapping, filled by now, onto a huge page: about half a millisecond.
+        /// Nothing happens beyond its end, or on a system that cannot. Others may read and write meanwhile.
+        pub fn make_huge(&self, part: usize) {
+            #[cfg(target_os = "linux")]
+            if (part + 1) * HUGE_PAGE <= self.bytes {
+                // SAFETY: within the mapping; what is in it stays as it is.
+                unsafe {
+                    let at = self.base.as_ptr().add(part * HUGE_PAGE);
+                    libc::madvise(at.cast(), HUGE_PAGE, libc::MADV_COLLAPSE);
+                }
+            }
         }
     }
 
@@ -95,7 +121,7 @@ mod system {
     use std::alloc::{Layout, alloc_zeroed, dealloc};
 
     impl Mapping {
-        pub fn zeroed(bytes: usize, huge: bool) -> Option<Mapping> {
+        pub fn zeroed(bytes: usize, pages: Pages) -> Option<Mapping> {
             let bytes = bytes.next_multiple_of(PAGE);
             let layout = Layout::from_size_align(bytes, PAGE).ok()?;
             // SAFETY: the layout is not empty, or the answer is None.
@@ -107,9 +133,11 @@ mod system {
             Some(Mapping {
                 base: NonNull::new(base)?,
                 bytes,
-                huge,
+                pages,
             })
         }
+
+        pub fn make_huge(&self, _part: usize) {}
     }
 
     impl Drop for Mapping {

@@ -4,10 +4,10 @@ use std::sync::Mutex;
 
 use crate::half::Dtype;
 use crate::line::ROWS_A_SHARD;
-use crate::memory::{HUGE_PAGE, Mapping};
+use crate::memory::{HUGE_PAGE, Mapping, PAGE, Pages};
 
 const NONE: u32 = u32::MAX;
-/// Below this much, rows lie on ordinary pages, so that a small table stays small.
+/// Until there is this much, rows lie on ordinary pages, so that a small table stays small.
 const HUGE_FROM: u64 = 128 << 20;
 const HUGE_MAPPING: usize = 32 << 20;
 
@@ -84,6 +84,8 @@ struct Source {
     mapped: u64,
     taken: u64,
     next: usize,
+    /// Of the first mappings, how many came onto huge pages since.
+    made_huge: usize,
 }
 
 impl Extents {
@@ -113,16 +115,23 @@ impl Extents {
             .last()
             .is_none_or(|last| source.next + bytes > last.bytes())
         {
-            let huge = source.mapped >= HUGE_FROM;
-            let wanted = if huge {
-                HUGE_MAPPING.max(bytes)
+            let mapping = if source.mapped >= HUGE_FROM {
+                Mapping::zeroed(HUGE_MAPPING.max(bytes), Pages::Huge)?
             } else {
-                HUGE_PAGE.max(bytes)
+                Mapping::zeroed(HUGE_PAGE.max(bytes), Pages::Later)?
             };
-            let mapping = Mapping::zeroed(wanted, huge)?;
             source.mapped += mapping.bytes() as u64;
             source.mappings.push(mapping);
             source.next = 0;
+        }
+        if source.mapped > HUGE_FROM {
+            // One a time, so that no insert waits long; the oldest rows of a table are often its busiest.
+            if let Some(mapping) = source.mappings.get(source.made_huge)
+                && mapping.page() == PAGE
+            {
+                mapping.make_huge(0);
+                source.made_huge += 1;
+            }
         }
         let last = source.mappings.last()?;
         let pages = (source.next + bytes).div_ceil(last.page()) - source.next.div_ceil(last.page());

@@ -3,7 +3,7 @@
 use crate::changes::Changes;
 use crate::config::TableConfig;
 use crate::cut::Keep;
-use crate::index::{Buckets, Entry, Lines, locator};
+use crate::index::{Buckets, Lines, Moving, locator};
 use crate::rows::{COUNT, Extents, LAST_SEEN, LOCATOR, Layout, Row, Rows};
 use crate::simd::Level;
 use crate::sketch::Sketch;
@@ -57,7 +57,7 @@ impl Work {
 #[derive(Default)]
 pub(crate) struct Inserting {
     pub work: Work,
-    pub spare: Vec<Entry>,
+    pub moving: Moving,
     values: Vec<f32>,
 }
 
@@ -93,7 +93,7 @@ impl Shard {
         self.changes.reach(self.rows.end());
         let Some(growth) = self
             .buckets
-            .insert(&shared.lines, hash, number, &mut by.spare)
+            .insert(&shared.lines, hash, number, &mut by.moving)
         else {
             self.rows.release(&shared.layout, number);
             return None;
@@ -130,19 +130,21 @@ impl Shard {
         by: &mut Inserting,
     ) -> Option<Row> {
         let row = self.attach(shared, hash, count, now, by)?;
-        by.values.resize(shared.layout.dim, 0.0);
-        shared
-            .config
-            .init
-            .fill(hash, shared.config.seed, &mut by.values);
-        // SAFETY: as in `attach`.
+        let (layout, config) = (&shared.layout, &shared.config);
+        // SAFETY: the row is this shard's, held by `&mut`; full values are `dim` floats.
         unsafe {
-            store_nearest(&shared.layout, row, &by.values);
-            let state = row.state(&shared.layout);
-            shared
-                .config
-                .optimizer
-                .begin(shared.rate, &by.values, state);
+            let values = if layout.dtype == crate::half::Dtype::F32 {
+                std::slice::from_raw_parts_mut(row.values.cast(), layout.dim)
+            } else {
+                by.values.resize(layout.dim, 0.0);
+                &mut by.values[..]
+            };
+            config.init.fill(hash, config.seed, values);
+            let state = row.state(layout);
+            config.optimizer.begin(shared.rate, values, state);
+            if layout.dtype != crate::half::Dtype::F32 {
+                store_nearest(layout, row, values);
+            }
         }
         Some(row)
     }

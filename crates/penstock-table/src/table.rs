@@ -1,6 +1,7 @@
 //! A table: raw keys to rows, in 64 single-writer shards. Read ADR 0030 for what everything means.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -15,11 +16,14 @@ use crate::shard::{Shard, Shared, Work};
 use crate::sweep::{Cursor, Judge, Swept};
 use crate::update::{Moment, Updated, Worker};
 
+/// Batches of at least so many keys are taken shard by shard, on one thread too.
+const BY_SHARD: usize = 16_384;
+
 pub struct Table {
     pub(crate) shared: Shared,
     pub(crate) shards: Vec<Shard>,
     pub(crate) workers: Vec<Worker>,
-    pub(crate) pool: Option<rayon::ThreadPool>,
+    pub(crate) pool: Option<Arc<rayon::ThreadPool>>,
     judge: Judge,
     order: Vec<u32>,
     pub(crate) clock: Clock,
@@ -61,12 +65,7 @@ impl Table {
         let lines = Lines::new().ok_or_else(no_memory)?;
         let pool = match engine.threads {
             0 | 1 => None,
-            threads => Some(
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .map_err(|_| no_memory())?,
-            ),
+            threads => Some(crate::threads::pool(threads).ok_or_else(no_memory)?),
         };
         let shards = (0..SHARDS)
             .map(|shard| Shard::new(shard, &config))
@@ -121,6 +120,10 @@ impl Table {
     /// Of updates from now on.
     pub fn set_learning_rate(&mut self, rate: f32) {
         self.shared.rate = rate;
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.workers.len()
     }
 
     /// The number of rows.
@@ -204,6 +207,11 @@ impl Table {
 
     pub(crate) fn update_masked(&mut self, batch: &Update, mask: u64) -> Result<Updated> {
         self.check(batch)?;
+        self.apply(batch, mask, false)
+    }
+
+    /// An update that was checked; `alone`: by the calling thread, since others have other tables to do.
+    pub(crate) fn apply(&mut self, batch: &Update, mask: u64, alone: bool) -> Result<Updated> {
         self.make_room(batch.keys, mask)?;
         self.end_given_up_cut();
         self.clock.update += 1;
@@ -220,7 +228,7 @@ impl Table {
             now,
         };
         match &self.pool {
-            Some(pool) if batch.keys.len() >= 64 * self.workers.len() => {
+            Some(pool) if !alone && batch.keys.len() >= 64 * self.workers.len() => {
                 let (starts, order) = by_shard(batch.keys, mask, &mut self.order);
                 let (shared, mut shards, mut first) = (&self.shared, &mut self.shards[..], 0);
                 pool.scope(|scope| {
@@ -244,7 +252,20 @@ impl Table {
                     }
                 });
             }
-            _ => self.workers[0].work(&self.shared, &mut self.shards, 0, batch, mask, None, moment),
+            _ => {
+                // What a large batch meets on its way would not stay in the caches; a shard's part does.
+                let order = (batch.keys.len() >= BY_SHARD)
+                    .then(|| by_shard(batch.keys, mask, &mut self.order).1);
+                self.workers[0].work(
+                    &self.shared,
+                    &mut self.shards,
+                    0,
+                    batch,
+                    mask,
+                    order,
+                    moment,
+                );
+            }
         }
         let mut done = Updated::default();
         for worker in &mut self.workers {

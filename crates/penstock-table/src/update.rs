@@ -66,7 +66,8 @@ impl Worker {
         moment: Moment,
     ) {
         let mut distinct = std::mem::take(&mut self.distinct);
-        distinct.collect(shared.level, batch, mask, shared.layout.dim, order);
+        let mine = first..first + shards.len();
+        distinct.collect(shared.level, batch, mask, shared.layout.dim, order, mine);
         self.done.distinct += distinct.keys.len() as u64;
         // SAFETY: a table's level is available.
         unsafe {
@@ -198,6 +199,11 @@ unsafe fn apply_body<S: Search>(
         };
         ask(shared, shards, first, block(keys, from + 2 * BLOCK));
         worker.group.clear();
+        for key in block(keys, from + BLOCK) {
+            let gradient = distinct.gradient(batch, layout.dim, key);
+            prefetch(gradient);
+            prefetch(gradient.wrapping_add(layout.dim - 1));
+        }
         for (i, key) in block(keys, from).iter().enumerate() {
             let shard = &mut shards[shard_of(key.hash) - first];
             let shows = distinct.shows.get(from + i).copied();

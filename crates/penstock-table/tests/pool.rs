@@ -87,7 +87,8 @@ fn bags(made: &[(u32, Made)]) -> Vec<Bag<'_>> {
 
 #[test]
 fn pooled_rows_are_their_weighted_sums_on_any_number_of_threads() {
-    let (store, made, samples) = (store(), made(50), 50);
+    // More samples than are pooled at a time.
+    let (store, made, samples) = (store(), made(600), 600);
     for pooling in POOLINGS {
         let mut out = vec![f32::NAN; samples * 26];
         store.pool(&bags(&made), pooling, 1, &mut out).unwrap();
@@ -172,6 +173,98 @@ fn a_step_gives_each_key_the_sum_of_its_gradients_and_shared_slots_share() {
             }
         }
     }
+}
+
+/// Tables of 1 to 24 columns with a slot each, and two more slots of the first.
+fn many(threads: usize, tables: usize) -> Store {
+    let engine = Engine {
+        threads,
+        ..Engine::default()
+    };
+    let mut store = Store::default();
+    for table in 0..tables {
+        let optimizer = Optimizer::RowwiseAdagrad {
+            epsilon: 1e-8,
+            initial: 0.0,
+        };
+        let mut config =
+            TableConfig::new(format!("t{table}"), 1 + 23 * (table % 2), optimizer, 0.1);
+        config.init = Init::Uniform {
+            low: -1.0,
+            high: 1.0,
+        };
+        store.add_table(config, engine).unwrap();
+    }
+    for slot in 0..tables + 2 {
+        let table = if slot < tables { slot } else { 0 };
+        store.add_slot(slot as u32, table, Keys::Raw).unwrap();
+    }
+    store
+}
+
+#[test]
+fn any_number_of_threads_stages_and_steps_to_the_same_bits() {
+    const SAMPLES: usize = 700;
+    for tables in [1, 9] {
+        let made: Vec<(u32, Made)> = (0..tables as u32 + 2)
+            .map(|slot| (slot, Made::new(slot, SAMPLES, slot % 3 == 1)))
+            .collect();
+        let width: usize = (0..tables).map(|t| 1 + 23 * (t % 2)).sum::<usize>() + 2;
+        let grads: Vec<f32> = (0..SAMPLES * width)
+            .map(|i| ((i * 7) % 31) as f32 * 0.01 - 0.1)
+            .collect();
+        let after = |threads: usize| {
+            let mut store = many(threads, tables);
+            let (mut staged, mut out) = (Staged::default(), vec![f32::NAN; SAMPLES * width]);
+            for pooling in POOLINGS {
+                for _ in 0..2 {
+                    store
+                        .stage(&bags(&made), pooling, &grads, &mut staged)
+                        .unwrap();
+                }
+                store.step(&mut staged, 5).unwrap();
+                store
+                    .pool(&bags(&made), pooling, threads, &mut out)
+                    .unwrap();
+            }
+            assert!(staged.is_empty());
+            out.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+        };
+        let alone = after(1);
+        for threads in [2, 3, 8] {
+            assert!(
+                after(threads) == alone,
+                "{tables} tables, {threads} threads"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_seen_wherever_it_came_from() {
+    let (mut store, made, samples) = (store(), made(300), 300);
+    let mut staged = Staged::default();
+    let mut grads = vec![0.5; samples * 26];
+    let stage = |grads: &[f32], staged: &mut Staged| {
+        store
+            .stage(&bags(&made), Pooling::Sum, grads, staged)
+            .unwrap();
+    };
+    stage(&grads, &mut staged);
+    assert!(staged.is_finite());
+    // In the last tile, in a bag that has keys.
+    grads[298 * 26] = f32::NAN;
+    stage(&grads, &mut staged);
+    assert!(!staged.is_finite());
+    staged.scale(0.5);
+    assert!(!staged.is_finite(), "scaling does not mend it");
+    staged.clear();
+    assert!(staged.is_finite());
+    stage(&vec![3e38; samples * 26], &mut staged);
+    staged.scale(10.0);
+    assert!(!staged.is_finite(), "scaling overflowed");
+    assert!(store.step(&mut staged, 0).is_err());
+    assert!(!staged.is_empty());
 }
 
 fn store_values(store: &Store, made: &[(u32, Made)]) -> Vec<(u32, u64, Vec<f32>)> {

@@ -320,6 +320,15 @@ fn sums_are_in_batch_order_and_threads_change_no_bit() {
     let mut table = table(config(1));
     update(&mut table, &[1, 1, 1], &[1e8, 1.0, -1e8], 0).unwrap();
     assert_eq!(read(&table, 1), [0.5]);
+    // So too where a batch is large enough to be taken shard by shard.
+    let (mut keys, mut grads) = ((100..30_100).collect::<Vec<u64>>(), vec![1.0; 30_000]);
+    for (place, grad) in [(0, 1e8), (15_000, 1.0), (29_999, -1e8)] {
+        (keys[place], grads[place]) = (2, grad);
+    }
+    let done = update(&mut table, &keys, &grads, 0).unwrap();
+    assert_eq!((done.distinct, done.created), (29_998, 29_998));
+    assert_eq!(read(&table, 2), [0.5]);
+    assert_eq!(read(&table, 101), read(&table, 30_098));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Keys as benchmarks draw them, the same on every machine.
+//! What the speed examples share: keys drawn the same on every machine, and clocks.
 
 use penstock_table::hash::mix;
 
@@ -46,4 +46,26 @@ pub fn random(seed: &mut u64) -> u64 {
 
 pub fn uniform(seed: &mut u64) -> f64 {
     (random(seed) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn clock(which: libc::clockid_t) -> f64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a timespec to write to.
+    unsafe { libc::clock_gettime(which, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Seconds of this thread's own work: other work on the machine disturbs it less than the clock on the wall.
+#[allow(dead_code)]
+pub fn thread_seconds() -> f64 {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Seconds of all threads' work.
+#[allow(dead_code)]
+pub fn processor_seconds() -> f64 {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
