@@ -5,11 +5,15 @@ use std::ops::Range;
 use super::Checkpoint;
 use super::facts::{Moving, SAME, compared};
 use crate::artefact::{Result, Section, damaged};
+use crate::config::MAX_DIM;
 use crate::cut::Records;
 use crate::half::Dtype;
 use crate::hash::{BUCKETS, unmix};
 use crate::parts::RowParts;
 use crate::rows::Layout;
+
+/// More floats of state than any optimizer keeps a row.
+const MAX_STATE: usize = 1 << 16;
 
 /// One table of a cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,42 +50,51 @@ impl Checkpoint {
     }
 
     pub fn tables(&self) -> Result<Vec<CheckpointTable>> {
+        let names = compared(&self.newest().facts);
+        let tables = names.under("table ").enumerate();
+        tables
+            .map(|(number, (place, name))| {
+                if place != number.to_string() {
+                    let file = &self.newest().frame.name;
+                    return Err(damaged(file, "facts", "its tables are out of order"));
+                }
+                self.table(number, name)
+            })
+            .collect()
+    }
+
+    fn table(&self, number: usize, name: &str) -> Result<CheckpointTable> {
         let link = self.newest();
-        let names = compared(&link.facts);
-        let tables = names
-            .under("table ")
-            .enumerate()
-            .map(|(number, (_, table))| {
-                let pairs = link.frame.pairs(&*link.source, Section::Table, number)?;
-                let (file, section) = (&*link.frame.name, format!("table facts {number}"));
-                let moving = Moving::read(file, number, &pairs)?;
-                let shape = compared(&pairs);
-                let state = shape.under("state ").map(|(column, width)| {
-                    let width = width.parse().ok();
-                    let width = width.ok_or_else(|| {
-                        damaged(file, &*section, "a width of its state is not one")
-                    })?;
-                    Ok((column.to_owned(), width))
-                });
-                let text = |name| shape.get(name).unwrap_or_default().to_owned();
-                let dtype = Dtype::named(&text("values"));
-                let dtype = dtype
-                    .ok_or_else(|| damaged(file, &*section, "its values are of no known type"))?;
-                Ok(CheckpointTable {
-                    number,
-                    versions: shape.get("versions") == Some("true"),
-                    score: shape.get("score") == Some("true"),
-                    name: table.into(),
-                    dim: shape.number(file, &section, "dim")?,
-                    dtype,
-                    optimizer: text("optimizer"),
-                    state: state.collect::<Result<_>>()?,
-                    rows: moving.rows,
-                    now_s: moving.clock.now_s,
-                    update: moving.clock.update,
-                })
-            });
-        tables.collect()
+        let pairs = link.frame.pairs(&*link.source, Section::Table, number)?;
+        let (file, section) = (&*link.frame.name, format!("table facts {number}"));
+        let bad = |what: &str| damaged(file, &*section, what);
+        let moving = Moving::read(file, number, &pairs)?;
+        let shape = compared(&pairs);
+        let dim = shape.number(file, &section, "dim")?;
+        let dtype = shape.get("values").and_then(Dtype::named);
+        let state = shape.under("state ").map(|(column, width)| {
+            // A width that no file's rows could have is not allocated for.
+            let width = width.parse().ok().filter(|width| *width <= MAX_STATE);
+            Some((column.to_owned(), width?))
+        });
+        if !(1..=MAX_DIM).contains(&dim) {
+            return Err(bad("its dim is out of range"));
+        }
+        Ok(CheckpointTable {
+            number,
+            versions: shape.get("versions") == Some("true"),
+            score: shape.get("score") == Some("true"),
+            name: name.into(),
+            dim,
+            dtype: dtype.ok_or_else(|| bad("its values are of no known type"))?,
+            optimizer: shape.get("optimizer").unwrap_or_default().into(),
+            state: state
+                .collect::<Option<_>>()
+                .ok_or_else(|| bad("a width of its state is not one"))?,
+            rows: moving.rows,
+            now_s: moving.clock.now_s,
+            update: moving.clock.update,
+        })
     }
 
     /// The rows of one of its tables in these of the 4,096 buckets, in order of hash within each.
