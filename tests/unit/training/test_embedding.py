@@ -156,7 +156,7 @@ def test_what_a_person_gets_wrong_is_said() -> None:
     tables = EmbeddingTables([Table("item", 4, Ftrl())], {"u": "item"})
     with pytest.raises(RequestError, match="there is no slot 'v'"):
         tables.lookup("v", np.array([1]))
-    with pytest.raises(ValueError, match="slot 0: offset 2 is below the one before it"):
+    with pytest.raises(ValueError, match="slot 'u': offset 2 is below the one before it"):
         tables.pool({"u": Bag(np.array([1, 2, 3]), np.array([0, 2, 1, 3]))})
     with pytest.raises(ValueError, match="int64"):
         bag_of(torch.tensor([1.0]))
