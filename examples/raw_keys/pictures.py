@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def memory(found: dict[str, Any]) -> str:
             Line("no rows for users", "#7c3aed", each("nobody", "auc")),
         ],
         (1, days),
-        (0.68, 0.84, 0.04),
+        (0.64, 0.84, 0.04),
         2,
         300,
         190,
@@ -122,33 +122,40 @@ def memory(found: dict[str, Any]) -> str:
 
 
 def admission(found: dict[str, Any]) -> str:
-    """Rows of the crossed slot against AUC, for each number of sightings that admits; and without the slot."""
-    runs, colour = found["runs"], "#1d4ed8"
-    kinds = {"cross1": "1st sighting", "cross2": "2nd", "cross3": "3rd", "cross5": "5th"}
+    """What rows cost and bring: share of rows against change in AUC, by the sighting that makes a row."""
+    runs = found["runs"]
     days = len(runs["cross1"])
-    points = [(runs[run][-1]["rows"] / 1e3, mean_auc(runs[run])) for run in kinds]
-    without = mean_auc(runs["keep"][:days])
-    low = math.floor(min(without, *(auc for _, auc in points)) * 200 - 0.2) / 200
-    high = math.ceil(max(without, *(auc for _, auc in points)) * 200 + 0.2) / 200
-    most = _rules(max(rows for rows, _ in points))
+    slots = {
+        "users": ("#c2410c", ["keep", "user2", "user3", "user5"]),
+        "user x category": ("#1d4ed8", ["cross1", "cross2", "cross3", "cross5"]),
+    }
+    lines, marks = [], []
+    for name, (colour, kinds) in slots.items():
+        rows = [runs[kind][days - 1]["rows"] for kind in kinds]
+        aucs = [mean_auc(runs[kind][:days]) for kind in kinds]
+        points = [(100 * n / rows[0], 1e3 * (auc - aucs[0])) for n, auc in zip(rows, aucs, strict=True)]
+        lines.append(Line(name, colour, points[::-1]))
+        marks += [(point, sighting, colour) for point, sighting in zip(points[1:], ("2nd", "3rd", "5th"), strict=True)]
+    low = math.floor(min(y for line in lines for _, y in line.points) - 0.3)
     panel = Panel(
-        f"Mean AUC of days 2 to {days}, by the sighting that makes a row",
-        [
-            Line("", colour, points[::-1]),
-            Line("without the slot", GREY, [(0, without), (most[0], without)], dashed=True),
-        ],
-        (0, most[0]),
-        (low, high, 0.005),
-        3,
+        f"Change of the mean AUC of days 2 to {days}, thousandths, by the sighting that makes a row",
+        [replace(line, name="") for line in lines],
+        (0, 100),
+        (low, 1, 1),
+        0,
         40,
         190,
-        f"rows of user x category after {days} days, thousands",
-        [number * most[1] for number in range(round(most[0] / most[1]) + 1)],
+        f"rows after {days} days, % of those that the 1st sighting makes",
+        [0, 20, 40, 60, 80, 100],
     )
     parts = list(panel.svg())
-    for (rows, auc), name in zip(points, kinds.values(), strict=True):
-        x, y = panel.at(rows, auc)
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>', text(x, y - 10, name, TEXT, "middle")]
+    for point, sighting, colour in marks:
+        x, y = panel.at(*point)
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>']
+        parts += [text(x + 6, y + 16, sighting, TEXT)]
+    for line in lines:
+        x, y = panel.at(*line.points[0])
+        parts += [text(x - 10, y + 4, line.name, line.colour, "end")]
     return page(285, parts)
 
 

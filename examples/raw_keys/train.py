@@ -51,6 +51,9 @@ SETTINGS: Mapping[str, Setting] = {
     "keep": Setting(),
     "evict": Setting(options={"eviction": Eviction(ttl_s=TTL_DAYS * 86_400)}),
     "nobody": Setting(of="item", without="user"),  # what rows of users are worth
+    "user2": Setting(options={"admission": Count(2)}, days=10),
+    "user3": Setting(options={"admission": Count(3)}, days=10),
+    "user5": Setting(options={"admission": Count(5)}, days=10),
     # A crossed slot, user x category: most of its keys are seen once or twice.
     "cross1": Setting("user_category", days=10),
     "cross2": Setting("user_category", {"admission": Count(2)}, days=10),
