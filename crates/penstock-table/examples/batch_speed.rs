@@ -1,6 +1,6 @@
 //! How long a training batch of a whole model takes: 26 slots of one key a sample are pooled, their gradients staged and
 //! applied. `cargo run --release -p penstock-table --example batch_speed -- [rows=10000000] [tables=1] [samples=4096] [dim=16]
-//! [threads=2] [batches=200]`. Keys follow Zipf's law (1.05) in each slot. Medians on the
+//! [threads=2] [batches=200] [adagrad=0]`. Keys follow Zipf's law (1.05) in each slot. Medians on the
 //! wall, and of the processor time of all threads, which other work on the machine disturbs less.
 
 use std::collections::HashMap;
@@ -42,9 +42,10 @@ fn main() {
         ..Engine::default()
     };
     for table in 0..tables {
-        let optimizer = Optimizer::RowwiseAdagrad {
-            epsilon: 1e-8,
-            initial: 0.0,
+        let (epsilon, initial) = (1e-8, 0.0);
+        let optimizer = match number("adagrad", 0) {
+            0 => Optimizer::RowwiseAdagrad { epsilon, initial },
+            _ => Optimizer::Adagrad { epsilon, initial },
         };
         let config = TableConfig::new(format!("t{table}"), dim, optimizer, 0.01);
         store.add_table(config, engine).expect("a table");

@@ -40,6 +40,21 @@ pub(crate) fn prefetch_values(shared: &Shared, row: Row) {
     }
 }
 
+#[inline(always)]
+pub(crate) fn prefetch_side(shared: &Shared, row: Row) {
+    prefetch(row.side);
+    let mut at = 64;
+    while at < shared.layout.side_stride.min(64 * AHEAD) {
+        prefetch(row.side.wrapping_byte_add(at));
+        at += 64;
+    }
+    // Its last word: a side begins anywhere in a line.
+    prefetch(
+        row.side
+            .wrapping_byte_add(shared.layout.side_stride.min(64 * AHEAD) - 4),
+    );
+}
+
 const NO_ROW: Row = Row {
     values: std::ptr::null_mut(),
     side: std::ptr::null_mut(),
@@ -125,7 +140,7 @@ fn approach(shared: &Shared, shard: &Shard, number: u32, side: bool) -> Row {
     let row = shard.rows.row(&shared.layout, number);
     prefetch_values(shared, row);
     if side {
-        prefetch(row.side);
+        prefetch_side(shared, row);
     }
     row
 }
@@ -203,19 +218,19 @@ impl Sink for Values<'_> {
     }
 }
 
-/// The commonest shape, in straight lines.
-struct Sixteen<'a> {
-    out: &'a mut [[f32; 16]],
+/// The commonest shapes, in straight lines.
+struct Fixed<'a, const DIM: usize> {
+    out: &'a mut [[f32; DIM]],
     found: usize,
 }
 
-impl Sink for Sixteen<'_> {
+impl<const DIM: usize> Sink for Fixed<'_, DIM> {
     #[inline(always)]
     fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>) {
         match row {
             Some(row) => {
-                // SAFETY: sixteen aligned floats of a present row, not written while shards are borrowed.
-                self.out[place] = unsafe { *row.values.cast::<[f32; 16]>() };
+                // SAFETY: the aligned floats of a present row, not written while shards are borrowed.
+                self.out[place] = unsafe { *row.values.cast::<[f32; DIM]>() };
                 self.found += 1;
             }
             None => absent(shared, hash, &mut self.out[place]),
@@ -231,18 +246,26 @@ unsafe fn values_body<S: Search>(
     mask: u64,
     out: &mut [f32],
 ) -> usize {
-    // SAFETY (both): the caller vouches for S.
-    if shared.layout.dim == 16 && shared.layout.dtype == Dtype::F32 {
-        let mut sink = Sixteen {
-            out: out.as_chunks_mut::<16>().0,
-            found: 0,
-        };
-        unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
-        sink.found
-    } else {
-        let mut sink = Values { out, found: 0 };
-        unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
-        sink.found
+    macro_rules! fixed {
+        ($dim:literal) => {{
+            let out = out.as_chunks_mut::<$dim>().0;
+            let mut sink = Fixed { out, found: 0 };
+            // SAFETY: the caller vouches for S.
+            unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
+            sink.found
+        }};
+    }
+    match (shared.layout.dtype, shared.layout.dim) {
+        (Dtype::F32, 8) => fixed!(8),
+        (Dtype::F32, 16) => fixed!(16),
+        (Dtype::F32, 17) => fixed!(17),
+        (Dtype::F32, 32) => fixed!(32),
+        _ => {
+            let mut sink = Values { out, found: 0 };
+            // SAFETY: the caller vouches for S.
+            unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
+            sink.found
+        }
     }
 }
 

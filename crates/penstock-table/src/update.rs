@@ -6,7 +6,7 @@ use crate::group::Gathered;
 use crate::hash::mix;
 use crate::index::Home;
 use crate::line::{Search, prefetch};
-use crate::lookup::{BLOCK, prefetch_values, shard_of};
+use crate::lookup::{BLOCK, prefetch_side, prefetch_values, shard_of};
 use crate::rows::{COUNT, LAST_SEEN, Row};
 use crate::shard::{Inserting, Shard, Shared, Work};
 use crate::simd::at_each_level;
@@ -160,10 +160,7 @@ unsafe fn land<S: Search>(
 fn approach(shared: &Shared, shard: &Shard, number: u32) -> Option<u32> {
     let row = shard.rows.row(&shared.layout, number);
     prefetch_values(shared, row);
-    prefetch(row.side);
-    if shared.layout.side_stride > 64 {
-        prefetch(row.side.wrapping_add(16));
-    }
+    prefetch_side(shared, row);
     shard.changes.prefetch(number);
     Some(number)
 }

@@ -180,10 +180,11 @@ unsafe fn each_row<S: Search, K: Kernel>(kernel: &K, group: &Group) {
             }
         };
     }
-    // A known length makes straight-line code of the commonest shapes.
+    // A known length makes straight-line code of the commonest shapes (17: an embedding and its key's own weight).
     match group.dim {
         8 => rows!(8),
         16 => rows!(16),
+        17 => rows!(17),
         32 => rows!(32),
         _ => rows!(group.dim),
     }
