@@ -80,6 +80,10 @@ def setup(question: Mapping[str, Any]) -> str:
     for name, state in (("values", 0), ("trained", 1)):
         held[name].fill(streams.keys, np.zeros((streams.rows, dim + state), dtype=np.float32))
     held["values_of"] = tf.zeros([65536, dim])
+    # Graphs are made by the first call.
+    one = tf.constant(streams.keys[:1])
+    held["values"].lookup(one)
+    held["trained"].update(one, tf.zeros([1, dim]))
     return f"{tfra.__version__} (tensorflow {tf.__version__})"
 
 
@@ -113,6 +117,7 @@ def insert(streams: Streams, first: int, count: int, batch: int) -> Mapping[str,
     if first == 0:
         held["fresh"] = Table("fresh", streams.rows, streams.dim, 0.0, 0)
         held["fresh"].variable.clear()
+        held["fresh"].insert(tf.constant(streams.keys[:0]), held["values_of"][:0])
     zeros = held["values_of"]
     parts = streams.parts(first, count, batch)
     return timed(parts, lambda keys: held["fresh"].insert(tf.constant(keys), zeros[: len(keys)]), None)
@@ -133,6 +138,7 @@ def wrapper(streams: Streams, **question: Any) -> Mapping[str, Any]:
             optimizer.apply_gradients([(tape.gradient(out, shadow, output_gradients=gradients), shadow)])
             return out
 
+        step(tf.constant(streams.keys[:1]), tf.zeros([1, streams.dim]))
         held["step"] = step
     grads = tf.constant(streams.grads)
     batches = streams.batches(**question)
