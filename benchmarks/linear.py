@@ -1,9 +1,11 @@
 """Progressive LR and FM: samples/s of one core, from each one's own cache and from raw text, against Vowpal Wabbit.
 
 Rows come from a generator with known truth in Criteo's format (label, I1-I13, C1-C26; every field is a feature). Ours
-reads Parquet of flat keys, or the TSV through a feature plan in one pass; vw its binary cache or its text. Each takes
-the best of one grid of rates by progressive log loss; vw also the better of its default and --ftrl. Also: sklearn's
-SGDClassifier and river (on fewer rows).
+reads Parquet of flat keys, or the TSV through a feature plan in one pass, both as the operators do; vw its binary cache
+or its text. Each takes the best of one grid of rates by progressive log loss; vw also the better of its default and
+--ftrl. vw keeps all of --lrqfa's factors of a feature in its one array, so FM has bits for features x (1 + fields x
+rank): with fewer, features share factors with others and no rate learns anything. Also: sklearn's SGDClassifier and
+river (on fewer rows).
 
 Rates are samples per second of processor time, all threads counted: vw parses on a thread beside the one that learns,
 and ours reads on one. `logloss` holds the progressive losses on the same rows, and the 95 % interval of the differences
@@ -31,8 +33,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from penstock.data import csv_files, parquet
+from penstock.data.paths import resolve as found
 from penstock.data.schema import Schema
+from penstock.data.text_files import Rejecting
 from penstock.features import Plan, check, read
+from penstock.features.operators import apply_lazily
 from penstock.features.resolve import resolve
 from penstock.training.inputs import Layout
 from penstock.training.online import OnlineParameters, Targets, begin
@@ -98,18 +104,14 @@ class Ours:
         self.context: Any = SimpleNamespace(batches=batches, collect=lambda f: f.collect(), progress=lambda *a: None)
 
     def text(self, rows: int) -> pl.LazyFrame:
-        types = {"label": pl.Int8, **dict.fromkeys(NAMES, pl.String)}
-        raw = pl.scan_csv(self.folder / "rows.tsv", separator="\t", schema=types, n_rows=rows)
-
-        def mapped(part: pl.DataFrame) -> pl.DataFrame:
-            found: pl.DataFrame = self.plan.apply(part, ["label"], "flat", 1).select("label", "keys")
-            return found
-
-        schema = mapped(raw.head(1).collect()).schema
-        return raw.map_batches(mapped, schema=schema, streamable=True)
+        files = found(str(self.folder / "rows.tsv"), base=self.folder)
+        types = (("label", "int"), ("*", "str"))
+        rejecting = Rejecting("fail", "", lambda *_: None)
+        raw = csv_files.scan(files, csv_files.Dialect(sep="\t"), types, rejecting, threads=1)
+        return apply_lazily(self.plan, raw.head(rows), ["label"], "flat", 1)
 
     def cache(self, rows: int) -> pl.LazyFrame:
-        return pl.scan_parquet(self.folder / "rows.parquet", n_rows=rows)
+        return parquet.scan(found(str(self.folder / "rows.parquet"), base=self.folder), "parquet").head(rows)
 
     def learn(
         self, frame: pl.LazyFrame, alpha: float, rank: int, chunk: int = BATCH_ROWS
@@ -148,6 +150,10 @@ def plan_of(path: Path) -> Plan:
     return resolve(checked)
 
 
+def hash_bits(weights: int) -> int:
+    return min(30, math.ceil(math.log2(weights)) + 1)
+
+
 def vw_flags(algorithm: str, rate: float, bits: int, rank: int) -> str:
     how = f"--ftrl --ftrl_alpha {rate}" if algorithm == "ftrl" else f"-l {rate}"
     factors = f"--lrqfa {SPACES}{rank}" if rank else ""
@@ -183,16 +189,18 @@ def compared(ours: list[tuple[int, float]], theirs: list[float]) -> dict[str, An
 def main() -> None:
     options = harness.arguments(__doc__, more)
     rows = options.rows or (200_000 if options.quick else 5_000_000)
-    fm_rows = min(rows, 10_000 if options.quick else 100_000)
+    fm_rows = min(rows, 10_000 if options.quick else 50_000)
     few = min(rows, 50_000 if options.quick else 500_000)
+    few_fm = min(rows, 5_000 if options.quick else 10_000)
     with tempfile.TemporaryDirectory(dir=os.environ.get("PENSTOCK_BENCH_DIR")) as name:
         folder = Path(name)
         harness.say(f"generating {rows:,} rows ...")
         features = generate(folder, rows)
-        bits = min(30, math.ceil(math.log2(features)) + 1)
         ours = Ours(folder)
-        ours.text(rows).sink_parquet(folder / "rows.parquet", compression="uncompressed", row_group_size=BATCH_ROWS)
-        for count, file in ((few, "few.vw"), (fm_rows, "fm.vw")):
+        ours.text(rows).sink_parquet(folder / "rows.parquet", compression="uncompressed")
+        fm_keys = ours.cache(fm_rows).select(pl.col("keys").explode()).collect()["keys"].n_unique()
+        bits = {0: hash_bits(features), RANK: hash_bits(fm_keys * (1 + len(NAMES) * RANK))}
+        for count, file in ((few, "few.vw"), (few_fm, "few_fm.vw"), (fm_rows, "fm.vw")):
             with (folder / "rows.vw").open("rb") as full, (folder / file).open("wb") as part:
                 part.writelines(line for _, line in zip(range(count), full, strict=False))
         vw = harness.Peer("vw", harness.peer_python("vw"), HERE / "peers" / "linear_vw.py")
@@ -202,14 +210,12 @@ def main() -> None:
 
         # Rates: one grid for everybody, by progressive log loss on the first rows.
         chosen: dict[int, tuple[float, str]] = {}
-        for rank, count, file in ((0, few, "few.vw"), (RANK, fm_rows, "fm.vw")):
+        for rank, count, file in ((0, few, "few.vw"), (RANK, few_fm, "few_fm.vw")):
             harness.say(f"choosing rates on {count:,} rows, rank {rank} ...")
             own = {a: ours.learn(ours.cache(count), a, rank)[1] for a in GRID}
             grid = [("default", r) for r in GRID] + [("ftrl", r) for r in GRID]
-            # As few of the slow pairs as possible: vw's factors learn by its default.
-            grid = grid[:6] if rank else grid
-            other = {k: float(learn_vw(file, vw_flags(*k, bits, rank))["logloss"]) for k in grid}
-            chosen[rank] = best(own), vw_flags(*best(other), bits, rank)
+            other = {k: float(learn_vw(file, vw_flags(*k, bits[rank], rank))["logloss"]) for k in grid}
+            chosen[rank] = best(own), vw_flags(*best(other), bits[rank], rank)
             harness.say(f"  ours alpha={best(own)} {min(own.values()):.5f}; vw {best(other)} {min(other.values()):.5f}")
         (alpha, flags), (fm_alpha, fm_flags) = chosen[0], chosen[RANK]
 

@@ -100,8 +100,24 @@ class Tables:
         shows: _Array | None = None,
         clicks: _Array | None = None,
     ) -> dict[str, int]: ...
-    def pool(self, bags: Sequence[_Bag], pooling: str, out: _Array) -> None: ...
-    def stage(self, bags: Sequence[_Bag], pooling: str, grads: _Array) -> None: ...
+    def pool(
+        self,
+        bags: list[_Bag],
+        pooling: str,
+        out: _Array,
+        lead: int = 0,
+        leads: _Array | None = None,
+        stride: int | None = None,
+    ) -> None: ...
+    def stage(
+        self,
+        bags: list[_Bag],
+        pooling: str,
+        grads: _Array,
+        lead: int = 0,
+        leads: _Array | None = None,
+        stride: int | None = None,
+    ) -> None: ...
     def scale_staged(self, factor: float) -> None: ...
     def staged_is_finite(self) -> bool: ...
     def staged_square_sum(self) -> float: ...
@@ -246,6 +262,25 @@ class KeyTable:
     def __init__(self, keys: pa.Array, weights: pa.Array) -> None: ...
     def add(self, offsets: pa.Array, keys: pa.Array, margins: pa.Array, values: pa.Array | None = None) -> pa.Array: ...
 
+@final
+class ParquetColumns:
+    """Batches of a file's columns of numbers and lists of numbers.
+
+    `stored`: greatest definition and repetition level, definition level of an empty list, and the chunks (offset, bytes,
+    whether zstd) of each. NotImplementedError: the rest is another reader's.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        schema: pa.Schema,
+        stored: Sequence[tuple[tuple[int, int, int], Sequence[tuple[int, int, bool]]]],
+        rows: int,
+        batch: int,
+    ) -> None: ...
+    def __iter__(self) -> ParquetColumns: ...
+    def __next__(self) -> pa.RecordBatch: ...
+
 _Slot = tuple[pa.Array, pa.Array, pa.Array | None]
 
 @final
@@ -263,6 +298,7 @@ class Online:
         rates: tuple[float, float, float, float],
         factors: tuple[int, float, float, float, float] | None,
         min_count: int,
+        evict_after: int,
         batch: int,
         seed: int,
         threads: int,

@@ -10,6 +10,7 @@ use crate::column::{Column, Value, arrow_type};
 use crate::error::{OnError, ReadError, Reject};
 use crate::reader::{Format, Parsed};
 use crate::record::{self, Dialect, Ending, Field};
+use crate::regular;
 use crate::scalar::{self, Kind};
 
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ impl CsvFormat {
         ))
     }
 
-    fn value<'a>(
+    pub(crate) fn value<'a>(
         &self,
         kind: Kind,
         raw: &'a [u8],
@@ -105,7 +106,7 @@ impl CsvFormat {
         .ok_or(Reason::Type(kind))
     }
 
-    fn is_null(&self, raw: &[u8]) -> bool {
+    pub(crate) fn is_null(&self, raw: &[u8]) -> bool {
         !self.nulls.is_empty() && {
             let trimmed = scalar::trim(raw);
             self.nulls.iter().any(|null| null == trimmed)
@@ -115,7 +116,7 @@ impl CsvFormat {
 
 /// A parsed field, held until its whole row is known to be good.
 #[derive(Clone, Copy)]
-enum Held<'a> {
+pub(crate) enum Held<'a> {
     Value(Value<'a>),
     Text(&'a [u8]),
     /// A string whose doubled quotes must still be undone.
@@ -126,7 +127,7 @@ impl Held<'_> {
     const NULL: Self = Held::Value(Value::Null);
 }
 
-enum Reason {
+pub(crate) enum Reason {
     Type(Kind),
     Encoding,
 }
@@ -210,6 +211,9 @@ impl Format for CsvFormat {
 
     fn parse(&self, chunk: &Chunk, mapping: &Mapping) -> Result<Parsed, ReadError> {
         let data = &chunk.data[..];
+        if let Some((columns, rows)) = regular::columns(self, data, mapping) {
+            return Parsed::new(chunk.file, self.schema(), columns, rows, Vec::new());
+        }
         let valid = std::str::from_utf8(data).is_ok();
         let mut columns: Vec<Option<Column>> = self
             .columns

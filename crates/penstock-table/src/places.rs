@@ -2,13 +2,14 @@
 //!
 //! The general `lookup` and `update` copy values out and gradients in, count and stamp. What lies here is for an owner
 //! that does all of that itself, or does not need it: rows found this way are neither counted, stamped nor marked as
-//! changed after they were made, and the table is not swept while places are held.
+//! changed after they were made, and the table is not swept while places are held. Its owner says which rows go.
 
 use crate::config::{Admission, Engine, TableConfig};
 use crate::error::{Result, TableError};
 use crate::half::Dtype;
+use crate::hash::BUCKETS;
 use crate::hash::mix;
-use crate::index::Home;
+use crate::index::{BUCKETS_A_SHARD, Home};
 use crate::line::{Line, Plain, Search, prefetch};
 use crate::lookup::shard_of;
 use crate::shard::{Inserting, Shard, Shared};
@@ -52,6 +53,8 @@ impl Place {
 pub struct Places {
     table: Table,
     inserting: Inserting,
+    /// The bucket and the line that a sweep visits next.
+    cursor: (usize, u32),
 }
 
 impl Places {
@@ -72,6 +75,7 @@ impl Places {
         Ok(Places {
             table: Table::new(config, Engine::default())?,
             inserting: Inserting::default(),
+            cursor: (0, 0),
         })
     }
 
@@ -91,13 +95,8 @@ impl Places {
 
     /// A sighting of a key by its mixed hash: its row if it has one or this sighting admits it. The row is new as `config` says.
     pub fn sight(&mut self, hash: u64) -> Result<Place> {
-        let Table {
-            shared,
-            shards,
-            clock,
-            ..
-        } = &mut self.table;
-        let shard = &mut shards[shard_of(hash)];
+        let Table { shared, shards, .. } = &self.table;
+        let shard = &shards[shard_of(hash)];
         let line = shard.buckets.home_line(&shared.lines, hash);
         // A home line knows of most absent keys that they are nowhere: no walk over the full lines behind it.
         // SAFETY: the line is this hash's; `Plain` needs no instructions.
@@ -109,6 +108,18 @@ impl Places {
         if let Some(row) = found {
             return Ok(Place(shard.rows.row(&shared.layout, row).values.cast()));
         }
+        self.sight_absent(hash)
+    }
+
+    /// The same of a key that has no row.
+    pub fn sight_absent(&mut self, hash: u64) -> Result<Place> {
+        let Table {
+            shared,
+            shards,
+            clock,
+            ..
+        } = &mut self.table;
+        let shard = &mut shards[shard_of(hash)];
         clock.sightings += 1;
         match shared.config.admission {
             Admission::Count {
@@ -139,6 +150,40 @@ impl Places {
                 shard.rows.row(&self.table.shared.layout, row).values.cast(),
             )),
             None => self.make(hash),
+        }
+    }
+
+    /// Lines of the index.
+    pub fn lines(&self) -> u64 {
+        let lines = self.table.shards.iter().map(|shard| shard.buckets.bytes());
+        lines.sum::<u64>() / size_of::<Line>() as u64
+    }
+
+    /// Visits the next `lines` lines of the index, round and round, and drops each row that `condemned` says so of, given its
+    /// values. Places that were found before are void.
+    pub fn sweep(&mut self, lines: u64, mut condemned: impl FnMut(*const f32) -> bool) {
+        let Table { shared, shards, .. } = &mut self.table;
+        for _ in 0..lines {
+            let (bucket, line) = self.cursor;
+            let shard = &mut shards[bucket / BUCKETS_A_SHARD];
+            let local = bucket % BUCKETS_A_SHARD;
+            let found = *shard.buckets.line(&shared.lines, local, line);
+            self.cursor = if line + 1 < shard.buckets.lines(local) {
+                (bucket, line + 1)
+            } else {
+                ((bucket + 1) % BUCKETS, 0)
+            };
+            for entry in found.entries() {
+                let row = shard.rows.row(&shared.layout, found.row(entry));
+                if condemned(row.values.cast_const().cast()) {
+                    // No tombstone: nobody is told of changes here.
+                    let hash = shard.buckets.hash_in(local, &found, entry);
+                    if let Some(number) = shard.buckets.remove(&shared.lines, hash) {
+                        shard.rows.release(&shared.layout, number);
+                        shard.changes.unmark(number);
+                    }
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from penstock.data.arrow_types import merged
 from penstock.data.frames import lazy_frame
+from penstock.data.parquet_columns import batches, readable
 from penstock.data.partitions import partition_fields, partition_values, with_partitions
 from penstock.data.paths import File
 from penstock.data.stores import filesystem, storing
@@ -55,6 +56,8 @@ def scan(files: list[File], format_: Format) -> pl.LazyFrame:
 
     schema = read_schema(files, format_)
     fields = partition_fields(files)
+    if format_ == "parquet" and not fields and not any(file.remote for file in files) and readable(schema):
+        return lazy_frame(schema, lambda columns: _columns(files, schema, columns), format_)
     if format_ == "parquet" and not any(file.remote for file in files):
         paths = [file.url for file in files]
         whole = polars_schema(schema)
@@ -176,6 +179,22 @@ def _batches(
             for batch in _raw(opened, format_, own):
                 batch = with_partitions(batch, values, fields)
                 yield _aligned(batch, pa.schema([schema.field(name) for name in wanted]))
+
+
+def _columns(files: list[File], schema: pa.Schema, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    wanted = schema.names if columns is None else columns
+    for file in files:
+        with _opened(file, "parquet") as opened, _damage(file, "parquet"):
+            own = [name for name in wanted if name in _footer(file, "parquet").names]
+            for batch in batches(file, opened, own, partial(_after, opened, own)):
+                yield _aligned(batch, pa.schema([schema.field(name) for name in wanted]))
+
+
+def _after(opened: Any, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """What follows so many rows."""
+    for batch in _raw(opened, "parquet", columns):
+        yield batch.slice(min(rows, batch.num_rows))
+        rows = max(0, rows - batch.num_rows)
 
 
 def _raw(opened: Any, format_: Format, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -39,6 +39,8 @@ class OnlineParameters:
     batch: int
     seed: int
     threads: int
+    #: Samples without a key after which it goes; 0: never.
+    evict_after: int = 0
 
 
 @dataclass
@@ -245,7 +247,7 @@ def begin(
     feed = Feed.fitted(layout, first) if first else Feed(layout)
     trainer = parameters.rates.trainer(
         slots=len(layout.slots), numbers=len(feed.means), shared=shared, positions=layout.positions,
-        batch=parameters.batch, seed=parameters.seed, threads=parameters.threads,
+        batch=parameters.batch, seed=parameters.seed, threads=parameters.threads, evict_after=parameters.evict_after,
     )  # fmt: skip
     return Stream(parameters, shared, feed, trainer, context), itertools.chain(first, batches)
 

@@ -30,6 +30,9 @@ class _Online(Trainer):
     epochs: int = Field(1, ge=1, le=1000, description="passes at most; with valid, it stops when a pass does not help")
     batch: int = Field(256, ge=1, le=65_536, description="rows scored before they are learnt from, once rows are many")
     min_count: int = Field(1, ge=1, le=255, description="a key becomes a row of the model at this many sightings")
+    evict_after: int = Field(
+        0, ge=0, le=2**31, description="a key that so many samples pass without leaves the model; 0: never"
+    )
     start: ModelRef = Field("", description="a model of the same type to go on from: a step or the folder of a bundle")
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
@@ -72,7 +75,8 @@ class _Online(Trainer):
     def _parameters(self, context: RunContext) -> OnlineParameters:
         from penstock.training.online import OnlineParameters
 
-        return OnlineParameters(self._rates(), self.epochs, self.batch, self.seed, self._threads(context))
+        threads = self._threads(context)
+        return OnlineParameters(self._rates(), self.epochs, self.batch, self.seed, threads, self.evict_after)
 
 
 class Lr(_Online):
@@ -81,7 +85,8 @@ class Lr(_Online):
     Reads slots and dense columns after `features`, otherwise numbers, or `keys` with `weights`. Numbers are
     standardised by the first 10,000 rows, missing ones count as their mean. Every row is scored before it is learnt
     from: progressive_logloss and progressive_auc among the metrics are of those scores. The same rows give the same
-    model at any number of threads. `start` goes on from an earlier model: slots are matched by name.
+    model at any number of threads. `start` goes on from an earlier model: slots are matched by name. `evict_after`
+    bounds what a stream of ever new keys makes the model: keys that do not come back leave it.
     """
 
     type: ClassVar[str] = "lr"

@@ -47,13 +47,14 @@ class Rates:
     min_count: int = 1
 
     def trainer(
-        self, *, slots: int, numbers: int, shared: bool, positions: bool, batch: int, seed: int, threads: int
-    ) -> native.Online:
+        self, *, slots: int, numbers: int, shared: bool, positions: bool, batch: int, seed: int, threads: int,
+        evict_after: int = 0,
+    ) -> native.Online:  # fmt: skip
         factors = (self.rank, self.factor_alpha, self.beta, self.factor_l2, self.spread) if self.rank else None
         return native.Online(
             slots=slots, numbers=numbers, shared=shared, positions=positions, optimizer=self.optimizer,
-            rates=(self.alpha, self.beta, self.l1, self.l2), factors=factors, min_count=self.min_count, batch=batch,
-            seed=seed, threads=threads,
+            rates=(self.alpha, self.beta, self.l1, self.l2), factors=factors, min_count=self.min_count,
+            evict_after=evict_after, batch=batch, seed=seed, threads=threads,
         )  # fmt: skip
 
 

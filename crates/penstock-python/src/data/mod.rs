@@ -6,12 +6,14 @@
 mod batches;
 mod files;
 mod libsvm_writer;
+mod parquet;
 mod readers;
 
 use pyo3::prelude::*;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<batches::BatchReader>()?;
+    module.add_class::<parquet::ParquetColumns>()?;
     module.add_class::<libsvm_writer::PyLibsvmWriter>()?;
     module.add_function(wrap_pyfunction!(readers::csv_reader, module)?)?;
     module.add_function(wrap_pyfunction!(readers::csv_sample, module)?)?;

@@ -65,7 +65,7 @@ fn held(slots: Vec<GivenSlot>) -> PyResult<Vec<Held>> {
 impl Online {
     /// `factors`: (rank, alpha, beta, l2, spread), or None for a plain regression.
     #[new]
-    #[pyo3(signature = (*, slots, numbers, shared, positions, optimizer, rates, factors, min_count, batch, seed, threads))]
+    #[pyo3(signature = (*, slots, numbers, shared, positions, optimizer, rates, factors, min_count, evict_after, batch, seed, threads))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         slots: usize,
@@ -76,6 +76,7 @@ impl Online {
         rates: (f64, f64, f64, f64),
         factors: Option<(usize, f64, f64, f64, f64)>,
         min_count: u32,
+        evict_after: u32,
         batch: usize,
         seed: u64,
         threads: usize,
@@ -111,6 +112,7 @@ impl Online {
                 seed,
             }),
             least: min_count,
+            evict_after,
             batch,
             threads,
         };

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::columns::Columns;
 use super::part::Part;
 use super::settings::Settings;
-use super::step::{FIRST, width};
+use super::step::{FIRST, SEEN, width};
 use crate::{Result, TrainError, invalid};
 
 /// Rows that are scored at a time.
@@ -133,9 +133,15 @@ impl Model {
         Place::at(self.own[number * width..][..width].as_mut_ptr())
     }
 
-    /// A sighting of an absent key, by its mixed hash; where it becomes a row, its factors are drawn.
-    pub(crate) fn sight(&mut self, table: usize, hash: u64) -> Result<Place> {
-        let place = self.tables[table].sight(hash).map_err(table_error)?;
+    /// A sighting of a key, by its mixed hash; where it becomes a row, its factors are drawn. `absent`: it has no row.
+    pub(crate) fn sight(&mut self, table: usize, hash: u64, absent: bool) -> Result<Place> {
+        let table = &mut self.tables[table];
+        let place = if absent {
+            table.sight_absent(hash)
+        } else {
+            table.sight(hash)
+        };
+        let place = place.map_err(table_error)?;
         if let (Some(factors), false) = (&self.settings.factors, place.is_none()) {
             // SAFETY: a row of `width` floats, which nobody else uses while the model is borrowed for writing.
             let row =
@@ -145,6 +151,20 @@ impl Model {
             }
         }
         Ok(place)
+    }
+
+    /// Visits the next part of every table, so that all of it has been visited four times in `evict_after` samples, of which
+    /// `rows` have just come and `now` came before; drops keys that were not seen in so many. Places are void afterwards.
+    pub(crate) fn sweep(&mut self, rows: usize, now: u32) {
+        let after = self.settings.evict_after;
+        for table in &mut self.tables {
+            let lines = table.lines() * 4 * rows as u64 / u64::from(after) + 1;
+            table.sweep(lines, |row| {
+                // SAFETY: a row of four floats or more, which nobody uses while the model is borrowed for writing.
+                let seen = unsafe { *row.add(SEEN).cast::<u32>() };
+                now.wrapping_sub(seen) > after
+            });
+        }
     }
 
     /// The margin of every row, the same bits in any batch and at any number of threads. Keys without a row add nothing.
@@ -230,6 +250,9 @@ impl RowOut {
         self.fields.push(field);
         self.keys.push(key);
         self.values.extend_from_slice(values);
+        // When it was seen is a trainer's own.
+        let row = self.values.len() - values.len();
+        self.values[row + SEEN] = 0.0;
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct Owner {
     rank: usize,
     /// Of several parts: their distinct keys told apart, and the number here of each of a part's.
     distinct: Distinct,
+    numbers: Vec<u32>,
     here: Vec<u32>,
     places: Vec<Place>,
     gradients: Vec<f32>,
@@ -64,13 +65,20 @@ impl Owner {
         for part in parts {
             here.resize(here.len().max(part.places.len()), 0);
             let (tables, hashes) = (part.distinct.tables(), part.distinct.hashes());
-            for &key in &part.dealt[number].distinct {
+            let dealt = &part.dealt[number];
+            self.numbers.clear();
+            for &key in &dealt.distinct {
                 let at = key as usize;
-                let found = self.own + self.distinct.number(tables[at], hashes[at]) as usize;
+                let hash = std::iter::once(hashes[at]);
+                self.distinct
+                    .number_all::<true>(tables[at], hash, &mut self.numbers);
+            }
+            for (&key, &found) in dealt.distinct.iter().zip(&self.numbers) {
+                let found = self.own + found as usize;
                 if found == self.places.len() {
-                    self.places.push(part.places[at]);
+                    self.places.push(part.places[key as usize]);
                 }
-                here[at] = found as u32;
+                here[key as usize] = found as u32;
             }
             self.make_room();
             self.add_numbers(part);
@@ -133,7 +141,8 @@ impl Owner {
     }
 
     /// Steps every distinct row; `has_bias`: the first is the bias, without penalties and factors. Keys without a row are left out.
-    pub fn step(&mut self, linear: &Linear, factors: Option<&Factors>, has_bias: bool) {
+    /// `now`: the samples before this batch, which each row keeps.
+    pub fn step(&mut self, linear: &Linear, factors: Option<&Factors>, now: u32, has_bias: bool) {
         let first = usize::from(has_bias);
         if let Some(factors) = factors {
             let (width, sgd) = (width(factors.rank), linear.optimizer() == Optimizer::Sgd);
@@ -147,17 +156,20 @@ impl Owner {
                 step_factors(factors, sgd, row, outer, self.inner[at]);
             }
         }
-        let mut there = 0;
-        for at in 0..self.places.len() {
-            self.places[there] = self.places[at];
-            self.gradients[there] = self.gradients[at];
-            there += usize::from(!self.places[at].is_none());
+        let mut there = self.places.len();
+        if self.places.contains(&Place::NONE) {
+            there = 0;
+            for at in 0..self.places.len() {
+                self.places[there] = self.places[at];
+                self.gradients[there] = self.gradients[at];
+                there += usize::from(!self.places[at].is_none());
+            }
         }
         let (places, gradients) = (&self.places[..there], &self.gradients[..there]);
         // SAFETY: rows of four floats or more, in no other owner's hands, each once.
         unsafe {
-            step_rows(&linear.free(), &places[..first], &gradients[..first]);
-            step_rows(linear, &places[first..], &gradients[first..]);
+            step_rows(&linear.free(), now, &places[..first], &gradients[..first]);
+            step_rows(linear, now, &places[first..], &gradients[first..]);
         }
     }
 }

@@ -168,11 +168,14 @@ impl Part {
         self.places.clear();
         for Segment { table, keys } in &self.segments {
             let first = self.distinct.hashes().len();
-            for &key in &self.keys[keys.clone()] {
-                self.number
-                    .push(self.distinct.number(*table as u32, mix(key)));
+            let hashes = self.keys[keys.clone()].iter().map(|&key| mix(key));
+            let distinct = &mut self.distinct;
+            if model.tables.len() > 1 {
+                distinct.number_all::<true>(*table as u32, hashes, &mut self.number);
+            } else {
+                distinct.number_all::<false>(0, hashes, &mut self.number);
             }
-            let hashes = &self.distinct.hashes()[first..];
+            let hashes = &distinct.hashes()[first..];
             self.places.resize(first + hashes.len(), Place::NONE);
             model.tables[*table].find(hashes, &mut self.places[first..]);
         }
@@ -233,8 +236,15 @@ impl Part {
         if rank > 0 {
             self.score_factors(rank);
         } else if self.values.is_empty() {
-            for (&number, &row) in self.number.iter().zip(&self.row) {
-                self.margins[row as usize] += f64::from(self.weights[number as usize]);
+            // Keys of a row mostly lie together: their sum stays in a register.
+            let mut at = 0;
+            while let Some(&row) = self.row.get(at) {
+                let mut margin = self.margins[row as usize];
+                while self.row.get(at) == Some(&row) {
+                    margin += f64::from(self.weights[self.number[at] as usize]);
+                    at += 1;
+                }
+                self.margins[row as usize] = margin;
             }
         } else {
             for ((&number, &row), &x) in self.number.iter().zip(&self.row).zip(&self.values) {

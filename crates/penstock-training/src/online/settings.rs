@@ -39,6 +39,8 @@ pub struct Settings {
     pub factors: Option<Factors>,
     /// A key becomes a row at this many sightings.
     pub least: u32,
+    /// A key that so many samples have passed without goes, sooner or later within as many again by a quarter. 0: never.
+    pub evict_after: u32,
     /// Rows that are scored before any of them is learnt from, once there have been `GROWTH` times as many.
     pub batch: usize,
     pub threads: usize,
@@ -73,6 +75,9 @@ impl Settings {
         }
         if !(1..=255).contains(&self.least) {
             return invalid(format!("min_count is {}, it must be 1 to 255", self.least));
+        }
+        if self.evict_after > 1 << 31 {
+            return invalid("evict_after is at most 2,147,483,648 samples");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! One row's step by its batch's summed gradient. A row is `[w, z, s, 0, t, factors...]`, all f32.
+//! One row's step by its batch's summed gradient. A row is `[w, z, s, seen, t, factors...]`, all f32 but `seen`.
 //!
 //! `s` is the square root of the sum of squared gradients (FTRL, Adagrad), `z` is FTRL's; `t` is the root of the mean
-//! square of the factors' gradients, summed.
+//! square of the factors' gradients, summed. `seen` is a u32: how many samples there had been when it was stepped last.
 
 use penstock_table::{Level, Place};
 
@@ -10,13 +10,14 @@ use super::settings::{Factors, Optimizer, Rates, Settings};
 pub(crate) const W: usize = 0;
 pub(crate) const Z: usize = 1;
 pub(crate) const S: usize = 2;
+pub(crate) const SEEN: usize = 3;
 pub(crate) const T: usize = 4;
 pub(crate) const FIRST: usize = 5;
 
 /// Floats of a row: factors end at a multiple of four.
 pub(crate) fn width(rank: usize) -> usize {
     if rank == 0 {
-        S + 2
+        SEEN + 1
     } else {
         (FIRST + rank).next_multiple_of(4)
     }
@@ -109,7 +110,7 @@ struct Block {
 }
 
 #[inline(always)]
-unsafe fn step_rows_body(linear: &Linear, places: &[Place], gradients: &[f32]) {
+unsafe fn step_rows_body(linear: &Linear, now: u32, places: &[Place], gradients: &[f32]) {
     for (places, gradients) in places.chunks(BLOCK).zip(gradients.chunks(BLOCK)) {
         let zeros = [0.0; BLOCK];
         let mut block = Block {
@@ -127,8 +128,8 @@ unsafe fn step_rows_body(linear: &Linear, places: &[Place], gradients: &[f32]) {
         linear.step(&mut block);
         for (i, place) in places.iter().enumerate() {
             // SAFETY: the caller's promise.
-            let row = unsafe { &mut *place.values().cast::<[f32; 3]>() };
-            (row[W], row[Z], row[S]) = (block.w[i], block.z[i], block.s[i]);
+            let row = unsafe { &mut *place.values().cast::<[f32; 4]>() };
+            *row = [block.w[i], block.z[i], block.s[i], f32::from_bits(now)];
         }
     }
 }
@@ -136,29 +137,29 @@ unsafe fn step_rows_body(linear: &Linear, places: &[Place], gradients: &[f32]) {
 /// The linear part of each row, by the widest instructions there are: all give the same bits.
 ///
 /// # Safety
-/// Places of rows that nobody else uses, each of three floats or more, each once.
-pub(crate) unsafe fn step_rows(linear: &Linear, places: &[Place], gradients: &[f32]) {
+/// Places of rows that nobody else uses, each of four floats or more, each once.
+pub(crate) unsafe fn step_rows(linear: &Linear, now: u32, places: &[Place], gradients: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
-        unsafe fn avx512(linear: &Linear, places: &[Place], gradients: &[f32]) {
+        unsafe fn avx512(linear: &Linear, now: u32, places: &[Place], gradients: &[f32]) {
             // SAFETY: the caller's promise.
-            unsafe { step_rows_body(linear, places, gradients) }
+            unsafe { step_rows_body(linear, now, places, gradients) }
         }
         #[target_feature(enable = "avx2")]
-        unsafe fn avx2(linear: &Linear, places: &[Place], gradients: &[f32]) {
+        unsafe fn avx2(linear: &Linear, now: u32, places: &[Place], gradients: &[f32]) {
             // SAFETY: the caller's promise.
-            unsafe { step_rows_body(linear, places, gradients) }
+            unsafe { step_rows_body(linear, now, places, gradients) }
         }
         // SAFETY (both): the level is available; the rest is the caller's promise.
         match Level::detect() {
-            Level::Avx512 => return unsafe { avx512(linear, places, gradients) },
-            Level::Avx2 => return unsafe { avx2(linear, places, gradients) },
+            Level::Avx512 => return unsafe { avx512(linear, now, places, gradients) },
+            Level::Avx2 => return unsafe { avx2(linear, now, places, gradients) },
             Level::Baseline => {}
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { step_rows_body(linear, places, gradients) }
+    unsafe { step_rows_body(linear, now, places, gradients) }
 }
 
 #[inline(always)]

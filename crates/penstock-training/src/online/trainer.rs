@@ -25,6 +25,8 @@ pub struct Trainer {
     tally: Tally,
     /// Rows learnt from so far, in all passes.
     seen: u64,
+    /// Rows learnt from by this trainer: what a row's `seen` counts.
+    samples: u32,
     /// Rows of the present micro-batch: wanted, and there.
     size: usize,
     filled: usize,
@@ -48,6 +50,7 @@ impl Trainer {
             pool: Some(pool),
             tally: Tally::new(),
             seen: 0,
+            samples: 0,
             size,
             filled: 0,
             absent: vec![],
@@ -178,7 +181,7 @@ impl Trainer {
         let numbers = self.model.numbers;
         let places: Vec<Place> = (0..=numbers).map(|n| self.model.own_place(n)).collect();
         let (parts, settings) = (&self.parts, self.model.settings);
-        let linear = Linear::new(&settings);
+        let (linear, now) = (Linear::new(&settings), self.samples);
         self.owners
             .par_iter_mut()
             .enumerate()
@@ -189,9 +192,13 @@ impl Trainer {
                 } else {
                     owner.take_dealt(parts, number);
                 }
-                owner.step(&linear, settings.factors.as_ref(), number == 0);
+                owner.step(&linear, settings.factors.as_ref(), now, number == 0);
             });
+        if settings.evict_after > 0 {
+            self.model.sweep(self.filled, now);
+        }
         self.seen += self.filled as u64;
+        self.samples = self.samples.wrapping_add(self.filled as u32);
         self.filled = 0;
         self.size = self.model.settings.rows_at(self.seen);
         Ok(())
@@ -210,7 +217,9 @@ impl Trainer {
             ..
         } = self;
         let at_first_sight = model.settings.least == 1;
-        for part in parts {
+        for (number, part) in parts.iter_mut().enumerate() {
+            // A key of the first part alone is known to have no row; another's may have got one just now.
+            let known = at_first_sight && number == 0;
             absent.clear();
             if at_first_sight {
                 let none = (0u32..)
@@ -224,7 +233,7 @@ impl Trainer {
             for &number in &*absent {
                 let at = number as usize;
                 let (table, hash) = (part.distinct.tables()[at], part.distinct.hashes()[at]);
-                let place = model.sight(table as usize, hash)?;
+                let place = model.sight(table as usize, hash, known)?;
                 if at_first_sight {
                     part.places[at] = place;
                 }
