@@ -8,7 +8,7 @@ mod snapshot;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use penstock_table::{Bag, Pooling, RowParts, Staged, Store, TableError, Update, Updated};
+use penstock_table::{Bag, Layout, Pooling, RowParts, Staged, Store, TableError, Update, Updated};
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
@@ -111,32 +111,53 @@ impl PyTables {
     }
 
     /// Each slot's bags pooled side by side into `out` (samples x the sum of the dims). Changes nothing.
+    ///
+    /// The first `lead` columns of each bag go to `leads` instead (samples x bags x lead), and a sample of `out` is then
+    /// `stride` wide; what is behind the bags' columns is left as it is.
+    #[pyo3(signature = (bags, pooling, out, lead = 0, leads = None, stride = None))]
+    #[allow(clippy::too_many_arguments)]
     fn pool(
         &self,
         py: Python<'_>,
         bags: Vec<GivenBag>,
         pooling: &str,
         out: PyBuffer<f32>,
+        lead: usize,
+        leads: Option<PyBuffer<f32>>,
+        stride: Option<usize>,
     ) -> PyResult<()> {
         let (bags, pooling) = (bags_of(&bags)?, pooling_of(pooling)?);
         let out = filled(&out, "out")?;
-        py.detach(|| self.read().pool(&bags, pooling, self.threads, out))
-            .map_err(to_py)
+        let leads = leads.as_ref().map(|leads| filled(leads, "leads"));
+        let leads = leads.transpose()?.unwrap_or_default();
+        let layout = Layout { lead, stride };
+        py.detach(|| {
+            self.read()
+                .pool_parted(&bags, pooling, self.threads, layout, leads, out)
+        })
+        .map_err(to_py)
     }
 
     /// Keep the gradients of what `pool` gave until `step`; several uses of a key add up.
+    #[pyo3(signature = (bags, pooling, grads, lead = 0, leads = None, stride = None))]
+    #[allow(clippy::too_many_arguments)]
     fn stage(
         &self,
         py: Python<'_>,
         bags: Vec<GivenBag>,
         pooling: &str,
         grads: PyBuffer<f32>,
+        lead: usize,
+        leads: Option<PyBuffer<f32>>,
+        stride: Option<usize>,
     ) -> PyResult<()> {
         let (bags, pooling) = (bags_of(&bags)?, pooling_of(pooling)?);
         let grads = held(&grads, "grads")?;
+        let leads = maybe(leads.as_ref(), "leads")?.unwrap_or_default();
+        let layout = Layout { lead, stride };
         py.detach(|| {
             self.read()
-                .stage(&bags, pooling, grads, &mut self.waiting())
+                .stage_parted(&bags, pooling, layout, leads, grads, &mut self.waiting())
         })
         .map_err(to_py)
     }

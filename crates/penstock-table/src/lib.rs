@@ -55,7 +55,7 @@ pub use optimizers::user::{UserCall, UserContext, UserFunction};
 pub use optimizers::{Column, Optimizer};
 pub use parts::RowParts;
 pub use places::{Place, Places};
-pub use pool::{Bag, Pooling};
+pub use pool::{Bag, Layout, Pooling};
 pub use room::Memory;
 pub use shard::Work;
 pub use simd::Level;

@@ -112,17 +112,9 @@ impl Rows for Store {
     }
 }
 
-/// The width of each bag's columns, and of all.
-pub(crate) fn columns<R: Rows>(
-    rows: &R,
-    bags: &[Bag],
-) -> std::result::Result<(Vec<usize>, usize), R::Error> {
-    let dims = bags
-        .iter()
-        .map(|bag| rows.dim(bag.slot))
-        .collect::<std::result::Result<Vec<usize>, _>>()?;
-    let width = dims.iter().sum();
-    Ok((dims, width))
+/// The width of each bag's columns.
+pub(crate) fn dims<R: Rows>(rows: &R, bags: &[Bag]) -> std::result::Result<Vec<usize>, R::Error> {
+    bags.iter().map(|bag| rows.dim(bag.slot)).collect()
 }
 
 pub(crate) fn samples(bags: &[Bag]) -> Result<usize> {
@@ -139,47 +131,104 @@ pub(crate) fn samples(bags: &[Bag]) -> Result<usize> {
     Ok(samples.unwrap_or(0))
 }
 
-/// Fill `out` (samples x the bags' dims side by side) with pooled rows, on `threads` threads.
+/// How a sample's columns are laid out: the first `lead` of every bag stand together, apart from the rest. A sample of
+/// the rest may be wider than the bags need; what is behind their columns is the caller's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    pub lead: usize,
+    /// The width of a sample's rest; None: just what the bags need.
+    pub stride: Option<usize>,
+}
+
+/// A layout of these very bags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parted {
+    pub lead: usize,
+    pub leads: usize,
+    pub stride: usize,
+}
+
+impl Parted {
+    /// Refuses matrices that are not of `samples` samples, and a lead that leaves nothing.
+    pub fn new(
+        layout: Layout,
+        dims: &[usize],
+        samples: usize,
+        leads: usize,
+        rest: usize,
+    ) -> Result<Parted> {
+        let lead = layout.lead;
+        let length = |what, found, expected| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(TableError::Length {
+                what,
+                found,
+                expected,
+            })
+        };
+        for &dim in dims {
+            length("lead", lead, lead.min(dim.saturating_sub(1)))?;
+        }
+        let width = dims.iter().sum::<usize>() - lead * dims.len();
+        let stride = layout.stride.unwrap_or(width);
+        length("stride", stride, stride.max(width))?;
+        length("leads", leads, samples * lead * dims.len())?;
+        length("the matrix", rest, samples * stride)?;
+        Ok(Parted {
+            lead,
+            leads: lead * dims.len(),
+            stride,
+        })
+    }
+}
+
+/// Fill `out` (samples x the bags' dims side by side) with pooled rows, on `threads` threads; of each bag the first
+/// `lead` columns go to `leads` instead.
 pub(crate) fn pool<R: Rows>(
     rows: &R,
     bags: &[Bag],
     pooling: Pooling,
     threads: usize,
+    layout: Layout,
+    mut leads: &mut [f32],
     out: &mut [f32],
 ) -> std::result::Result<(), R::Error> {
-    let (dims, width) = columns(rows, bags)?;
+    let dims = dims(rows, bags)?;
     let samples = samples(bags)?;
-    if out.len() != samples * width {
-        return Err(TableError::Length {
-            what: "out",
-            found: out.len(),
-            expected: samples * width,
-        }
-        .into());
-    }
+    let parted = Parted::new(layout, &dims, samples, leads.len(), out.len())?;
     if out.is_empty() {
         return Ok(());
     }
-    let tiles = |read: &mut Vec<f32>, (number, out): (usize, &mut [f32])| {
-        let first = number * TILE;
-        let mut tile = Tile { first, width, out };
-        let mut column = 0;
+    let mut tiles = Vec::with_capacity(samples.div_ceil(TILE));
+    for (number, out) in out.chunks_mut(TILE * parted.stride).enumerate() {
+        let here = out.len() / parted.stride * parted.leads;
+        let (mine, others) = std::mem::take(&mut leads).split_at_mut(here);
+        leads = others;
+        tiles.push(Tile {
+            first: number * TILE,
+            parted,
+            leads: mine,
+            out,
+        });
+    }
+    let fill = |read: &mut Vec<f32>, mut tile: Tile| {
+        let (mut column, mut first) = (0, 0);
         for (bag, dim) in bags.iter().zip(&dims) {
-            tile.fill(rows, bag, pooling, column..column + dim, read)?;
-            column += dim;
+            tile.fill(rows, bag, pooling, (first, column, *dim), read)?;
+            column += dim - layout.lead;
+            first += layout.lead;
         }
         Ok(())
     };
     match crate::threads::pool(threads) {
-        Some(pool) if threads > 1 && samples > TILE => pool.install(|| {
-            out.par_chunks_mut(TILE * width)
-                .enumerate()
-                .try_for_each_init(Vec::new, tiles)
-        }),
+        Some(pool) if threads > 1 && tiles.len() > 1 => {
+            pool.install(|| tiles.into_par_iter().try_for_each_init(Vec::new, fill))
+        }
         _ => {
             let mut read = Vec::new();
-            let mut all = out.chunks_mut(TILE * width).enumerate();
-            all.try_for_each(|tile| tiles(&mut read, tile))
+            tiles.into_iter().try_for_each(|tile| fill(&mut read, tile))
         }
     }
 }
@@ -187,28 +236,36 @@ pub(crate) fn pool<R: Rows>(
 /// Samples of the result that are filled together, from `first` on.
 struct Tile<'a> {
     first: usize,
-    width: usize,
+    parted: Parted,
+    leads: &'a mut [f32],
     out: &'a mut [f32],
 }
 
 impl Tile<'_> {
-    /// One bag's columns. `read` is scratch.
+    /// One bag's columns: where its lead begins, where the rest, and its dim. `read` is scratch.
     fn fill<R: Rows>(
         &mut self,
         rows: &R,
         bag: &Bag,
         pooling: Pooling,
-        columns: Range<usize>,
+        (first, column, dim): (usize, usize, usize),
         read: &mut Vec<f32>,
     ) -> std::result::Result<(), R::Error> {
-        let dim = columns.len();
-        let samples = self.out.len() / self.width;
+        let Parted {
+            lead,
+            leads,
+            stride,
+        } = self.parted;
+        let samples = self.out.len() / stride;
         let last = bag.of(self.first + samples - 1).end;
         read.resize(read.len().max(READ * dim), 0.0);
         // The keys in `read` are those from `start`.
         let (mut start, mut end) = (0, 0);
-        for (sample, out) in (self.first..).zip(self.out.chunks_exact_mut(self.width)) {
-            let target = &mut out[columns.clone()];
+        for (number, out) in self.out.chunks_exact_mut(stride).enumerate() {
+            let sample = self.first + number;
+            let front = &mut self.leads[number * leads + first..][..lead];
+            let target = &mut out[column..column + dim - lead];
+            front.fill(0.0);
             target.fill(0.0);
             for at in bag.of(sample) {
                 if at >= end {
@@ -217,15 +274,15 @@ impl Tile<'_> {
                     let into = &mut read[..(end - start) * dim];
                     rows.read(bag.slot, &bag.keys[start..end], into)?;
                 }
-                let row = &read[(at - start) * dim..][..dim];
+                let (ahead, row) = read[(at - start) * dim..][..dim].split_at(lead);
                 let weight = bag.weight(at);
-                target
-                    .iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, value)| *sum += weight * value);
+                let add = |(sum, value): (&mut f32, &f32)| *sum += weight * value;
+                front.iter_mut().zip(ahead).for_each(add);
+                target.iter_mut().zip(row).for_each(add);
             }
             let factor = bag.factor(sample, pooling);
             if factor != 1.0 {
+                front.iter_mut().for_each(|value| *value *= factor);
                 target.iter_mut().for_each(|value| *value *= factor);
             }
         }
@@ -242,6 +299,19 @@ impl Store {
         threads: usize,
         out: &mut [f32],
     ) -> Result<()> {
-        pool(self, bags, pooling, threads, out)
+        self.pool_parted(bags, pooling, threads, Layout::default(), &mut [], out)
+    }
+
+    /// As `pool`, but the columns are laid out as `layout` says: `leads` is samples x (bags x lead).
+    pub fn pool_parted(
+        &self,
+        bags: &[Bag],
+        pooling: Pooling,
+        threads: usize,
+        layout: Layout,
+        leads: &mut [f32],
+        out: &mut [f32],
+    ) -> Result<()> {
+        pool(self, bags, pooling, threads, layout, leads, out)
     }
 }

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use crate::batch::Update;
-use crate::error::{Result, TableError};
-use crate::pool::{Bag, Pooling, TILE, columns, samples};
+use crate::error::Result;
+use crate::pool::{Bag, Layout, Parted, Pooling, TILE, dims, samples};
 use crate::store::Store;
 use crate::table::Table;
 use crate::update::Updated;
@@ -137,15 +137,23 @@ impl Store {
         grads: &[f32],
         staged: &mut Staged,
     ) -> Result<()> {
-        let (dims, width) = columns(self, bags)?;
+        self.stage_parted(bags, pooling, Layout::default(), &[], grads, staged)
+    }
+
+    /// Likewise of `pool_parted`'s results; what is behind the bags' columns is passed over.
+    pub fn stage_parted(
+        &self,
+        bags: &[Bag],
+        pooling: Pooling,
+        layout: Layout,
+        leads: &[f32],
+        grads: &[f32],
+        staged: &mut Staged,
+    ) -> Result<()> {
+        let dims = dims(self, bags)?;
         let samples = samples(bags)?;
-        if grads.len() != samples * width {
-            return Err(TableError::Length {
-                what: "grads",
-                found: grads.len(),
-                expected: samples * width,
-            });
-        }
+        let parted = Parted::new(layout, &dims, samples, leads.len(), grads.len())?;
+        let lead = layout.lead;
         if grads.is_empty() {
             return Ok(());
         }
@@ -173,7 +181,7 @@ impl Store {
             table.values.reserve(lengths[number] - table.values.len());
             let mut room = table.values.spare_capacity_mut();
             for bag in mine() {
-                let column = dims[..bag].iter().sum();
+                let column = dims[..bag].iter().sum::<usize>() - bag * lead;
                 for (tile, rooms) in tiles.iter_mut().enumerate() {
                     let end = bags[bag].of(((tile + 1) * TILE).min(samples) - 1).end;
                     let keys = end - bags[bag].of(tile * TILE).start;
@@ -191,12 +199,16 @@ impl Store {
                 .collect();
             // Sample by sample: gradients are read as they lie, each bag's are written one after another.
             for sample in tile * TILE..((tile + 1) * TILE).min(samples) {
-                for (bag, column, places) in &mut places {
-                    let (bag, dim) = (&bags[*bag], dims[*bag]);
-                    let gradient = &grads[sample * width + *column..][..dim];
+                for (number, column, places) in &mut places {
+                    let (bag, dim) = (&bags[*number], dims[*number]);
+                    let ahead = &leads[sample * parted.leads + *number * lead..][..lead];
+                    let gradient = &grads[sample * parted.stride + *column..][..dim - lead];
                     let factor = bag.factor(sample, pooling);
                     for (at, place) in bag.of(sample).zip(places) {
-                        finite &= write_scaled(place, gradient, factor * bag.weight(at));
+                        let weight = factor * bag.weight(at);
+                        let (front, back) = place.split_at_mut(lead);
+                        finite &= write_scaled(front, ahead, weight);
+                        finite &= write_scaled(back, gradient, weight);
                     }
                 }
             }

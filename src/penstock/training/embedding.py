@@ -29,7 +29,7 @@ class HashEmbedding(nn.Module):
 
     Takes a mapping from slot to `SlotKeys`. `fused` applies gradients in the backward pass itself: less memory, but
     nothing can come between (no clipping by norm, no accumulation, no NaN guard over the whole model), so
-    `clip_grad_norm` refuses to see it. `split` gives the first `lead` columns of every row apart from the rest.
+    `clip_grad_norm` refuses to see it. `beside` gives the first `lead` columns of every row apart from the rest.
 
     `torch.export` sees one operation, `penstock::pooled`; `penstock.training.deep.export` cuts the model there.
     """
@@ -76,15 +76,21 @@ class HashEmbedding(nn.Module):
         bags = {slot: bag_of(keys[slot]) for slot in self.slots}
         return _Pooled.apply(self._anchor, self, bags)  # type: ignore[no-any-return, no-untyped-call]
 
-    def split(self, keys: Mapping[str, SlotKeys]) -> tuple[torch.Tensor, torch.Tensor]:
-        """([samples, slots x lead], [samples, the rest]): for rows that begin with a weight of their own."""
-        rows = self(keys)
-        if len(set(self.dims)) == 1:
-            each = rows.unflatten(1, (len(self.dims), -1))
-            return each[..., : self.lead].flatten(1), each[..., self.lead :].flatten(1)
-        lead = [first + at for first in itertools.accumulate((0, *self.dims[:-1])) for at in range(self.lead)]
-        rest = sorted(set(range(self.width)) - set(lead))
-        return rows[:, lead], rows[:, rest]
+    def beside(self, keys: Mapping[str, SlotKeys], numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a network reads, in one piece: ([samples, slots x lead], [samples, the slots' other columns + numbers]).
+
+        `numbers`: float32 [samples, n], to which no gradient flows. Rows may begin with `lead` weights of their own.
+        """
+        if torch.compiler.is_exporting():
+            leads, rest = self._apart(self(keys))
+            return leads, torch.cat([rest, numbers], dim=1) if numbers.shape[1] else rest
+        bags = {slot: bag_of(keys[slot]) for slot in self.slots}
+        return _Beside.apply(self._anchor, self, bags, numbers)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _apart(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first = [start + at for start in itertools.accumulate((0, *self.dims[:-1])) for at in range(self.lead)]
+        rest = sorted(set(range(self.width)) - set(first))
+        return rows[:, first], rows[:, rest]
 
 
 class HashSequence(nn.Module):
@@ -129,6 +135,26 @@ class _Pooled(torch.autograd.Function):
         if module.fused:
             module.tables.step()
         return None, None, None
+
+
+class _Beside(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: torch.Tensor, module: HashEmbedding, bags: dict[str, Bag], numbers: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.module, ctx.bags = module, bags
+        leads, rest = module.tables.pool_apart(bags, module.pooling, module.lead, numbers.detach().numpy())
+        return torch.from_numpy(leads), torch.from_numpy(rest)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[None, None, None, None]:
+        module: HashEmbedding = ctx.module
+        leads, rest = (np.ascontiguousarray(grad.detach().to(torch.float32).numpy()) for grad in grads)
+        given = module.tables.bags(ctx.bags)
+        module.tables.native.stage(given, module.pooling, rest, module.lead, leads, rest.shape[1])
+        if module.fused:
+            module.tables.step()
+        return None, None, None, None
 
 
 # --- what torch.export sees ---

@@ -324,6 +324,19 @@ class EmbeddingTables:
             self.native.pool(given, pooling, out)
         return out
 
+    def pool_apart(
+        self, bags: Mapping[str, Bag], pooling: Pooling, lead: int, numbers: Values
+    ) -> tuple[Values, Values]:
+        """As `pool`, but the first `lead` columns of every slot stand apart, [samples, slots x lead], and `numbers`
+        (float32 [samples, n]) stand behind the rest, [samples, sum of the other columns + n]."""
+        given = self.bags(bags)
+        samples, width = numbers.shape[0], sum(map(self.dim, bags)) - lead * len(bags)
+        leads = np.empty((samples, lead * len(bags)), dtype=np.float32)
+        rest = np.empty((samples, width + numbers.shape[1]), dtype=np.float32)
+        self.native.pool(given, pooling, rest, lead, leads, rest.shape[1])
+        rest[:, width:] = numbers
+        return leads, rest
+
     def bags(self, bags: Mapping[str, Bag]) -> list[tuple[int, Keys, Keys, Values | None]]:
         """Bags as the native side takes them."""
         return [(self._number(slot), bag.keys, bag.offsets, bag.weights) for slot, bag in bags.items()]

@@ -16,7 +16,7 @@ use crate::disk::Source;
 use crate::hash::{BUCKET_BITS, BUCKETS, mix, unmix};
 use crate::line::prefetch;
 use crate::lookup::BLOCK;
-use crate::pool::{Bag, Pooling, Rows, pool};
+use crate::pool::{Bag, Layout, Pooling, Rows, pool};
 use crate::store::{Keys, Store};
 
 /// A snapshot's bytes.
@@ -171,7 +171,15 @@ impl Snapshot {
         threads: usize,
         out: &mut [f32],
     ) -> Result<()> {
-        pool(self, bags, pooling, threads, out)
+        pool(
+            self,
+            bags,
+            pooling,
+            threads,
+            Layout::default(),
+            &mut [],
+            out,
+        )
     }
 
     /// The rows of table `table` in these of the 4,096 buckets, in order of hash within each.

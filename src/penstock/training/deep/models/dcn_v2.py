@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp, beside
+from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp
 from penstock.training.embedding import HashEmbedding, SlotKeys
 
 #: Cross layers; the paper finds two to four enough.
@@ -37,7 +37,7 @@ class DcnV2(nn.Module):
 
     def forward(self, keys: Mapping[str, SlotKeys], numbers: torch.Tensor) -> torch.Tensor:
         """Logits: float32 [samples]."""
-        first = beside([self.rows(keys)], numbers)
+        _, first = self.rows.beside(keys, numbers)
         crossed = first
         for down, up in zip(self.down, self.up, strict=True):
             crossed = torch.addcmul(crossed, first, up(down(crossed)))

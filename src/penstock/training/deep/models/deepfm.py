@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp, Numbers, beside
+from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp, Numbers
 from penstock.training.embedding import HashEmbedding, SlotKeys
 
 
@@ -24,8 +24,9 @@ class DeepFM(nn.Module):
             raise ValueError(
                 f"the slots' dims must be one for a factorisation machine, not {sorted(set(self.rows.dims))}"
             )
+        self.factors = self.rows.width - self.slots
         self.linear = Numbers(inputs.numbers)
-        self.deep = Mlp(self.rows.width - self.slots + inputs.numbers, hidden, dropout)
+        self.deep = Mlp(self.factors + inputs.numbers, hidden, dropout)
         self.out = nn.Linear(self.deep.width, 1, bias=False)
 
     @staticmethod
@@ -34,10 +35,11 @@ class DeepFM(nn.Module):
 
     def forward(self, keys: Mapping[str, SlotKeys], numbers: torch.Tensor) -> torch.Tensor:
         """Logits: float32 [samples]."""
-        weights, factors = self.rows.split(keys)
+        weights, read = self.rows.beside(keys, numbers)
+        factors = read[:, : self.factors]
         first = weights.sum(dim=1) + self.linear(numbers)
         each = factors.unflatten(1, (self.slots, -1))  # type: ignore[no-untyped-call]
         # The sum over pairs of products, in linear time (Rendle 2010, lemma 3.1).
         pairs = 0.5 * (each.sum(dim=1).square().sum(dim=1) - factors.square().sum(dim=1))
-        deep = self.out(self.deep(beside([factors], numbers))).squeeze(1)
+        deep = self.out(self.deep(read)).squeeze(1)
         return first + pairs + deep  # type: ignore[no-any-return]

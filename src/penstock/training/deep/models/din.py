@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp, beside
+from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp
 from penstock.training.embedding import HashEmbedding, HashSequence, SlotKeys
 
 
@@ -57,4 +57,6 @@ class Din(nn.Module):
             before, mask = self.histories[at](keys[slot])
             found[slot] = self.attention[at](found[item], before, mask)
         parts = [found[slot] for slot in self.slots]
-        return self.out(self.deep(beside(parts, numbers))).squeeze(1)  # type: ignore[no-any-return]
+        if numbers.shape[1]:  # no numbers leave no trace in the graph
+            parts.append(numbers)
+        return self.out(self.deep(torch.cat(parts, dim=1))).squeeze(1)  # type: ignore[no-any-return]

@@ -43,12 +43,6 @@ class Numbers(nn.Module):
         return self.bias if self.weights is None else self.weights(numbers).squeeze(1) + self.bias
 
 
-def beside(parts: Sequence[torch.Tensor], numbers: torch.Tensor) -> torch.Tensor:
-    """Columns beside one another; no numbers leave no trace in the graph."""
-    columns = [*parts, numbers] if numbers.shape[1] else list(parts)
-    return torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]
-
-
 class Mlp(nn.Module):
     """Linear layers with ReLU between, and dropout: float32 [n, width] -> [n, last of `hidden`]."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp, Numbers, beside
+from penstock.training.deep.models.parts import Axes, Blocks, Inputs, Mlp, Numbers
 from penstock.training.embedding import HashEmbedding, SlotKeys
 
 
@@ -30,7 +30,7 @@ class WideDeep(nn.Module):
 
     def forward(self, keys: Mapping[str, SlotKeys], numbers: torch.Tensor) -> torch.Tensor:
         """Logits: float32 [samples]."""
-        weights, embeddings = self.rows.split(keys)
+        weights, read = self.rows.beside(keys, numbers)
         wide = weights.sum(dim=1) + self.wide(numbers)
-        deep = self.out(self.deep(beside([embeddings], numbers))).squeeze(1)
+        deep = self.out(self.deep(read)).squeeze(1)
         return wide + deep  # type: ignore[no-any-return]
