@@ -192,6 +192,10 @@ mod tests {
         assert_eq!(found, [0, 3, 8, 9, 10]);
         assert!(!Runs::new(&data, 1, 16).all(1).unwrap());
         assert!(Runs::new(&[7, 0xff, 0xff, 0x03], 1, 18).all(1).unwrap());
-        assert!(Runs::new(&[5, 0xaa, 0xaa, 0xaa, 0x0a], 2, 14).all(2).unwrap());
+        assert!(
+            Runs::new(&[5, 0xaa, 0xaa, 0xaa, 0x0a], 2, 14)
+                .all(2)
+                .unwrap()
+        );
     }
 }
