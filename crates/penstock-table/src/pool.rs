@@ -70,6 +70,13 @@ impl Bag<'_> {
         self.weights.map_or(1.0, |weights| weights[at])
     }
 
+    /// Whether each of these samples has the one key of its number, of weight 1: pooled, it is its row.
+    fn is_plain(&self, samples: Range<usize>) -> bool {
+        let offsets = &self.offsets[samples.start..=samples.end];
+        let one_each = |(&offset, at): (&i64, usize)| offset == at as i64;
+        self.weights.is_none() && offsets.iter().zip(samples.start..).all(one_each)
+    }
+
     /// What the weighted sum of a sample's rows is multiplied by.
     pub(crate) fn factor(&self, sample: usize, pooling: Pooling) -> f32 {
         let keys = self.of(sample);
@@ -259,6 +266,25 @@ impl Tile<'_> {
         let samples = self.out.len() / stride;
         let last = bag.of(self.first + samples - 1).end;
         read.resize(read.len().max(READ * dim), 0.0);
+        if bag.is_plain(self.first..self.first + samples) {
+            let keys = &bag.keys[self.first..self.first + samples];
+            let rest = dim - lead;
+            for (keys, at) in keys.chunks(READ).zip((0..).step_by(READ)) {
+                let read = &mut read[..keys.len() * dim];
+                rows.read(bag.slot, keys, read)?;
+                let outs = self.out[at * stride..].chunks_exact_mut(stride);
+                for (row, out) in read.chunks_exact(dim).zip(outs) {
+                    out[column..column + rest].copy_from_slice(&row[lead..]);
+                }
+                if lead > 0 {
+                    let fronts = self.leads[at * leads..].chunks_exact_mut(leads);
+                    for (row, front) in read.chunks_exact(dim).zip(fronts) {
+                        front[first..first + lead].copy_from_slice(&row[..lead]);
+                    }
+                }
+            }
+            return Ok(());
+        }
         // The keys in `read` are those from `start`.
         let (mut start, mut end) = (0, 0);
         for (number, out) in self.out.chunks_exact_mut(stride).enumerate() {
