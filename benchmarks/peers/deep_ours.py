@@ -1,4 +1,4 @@
-"""Penstock's side: raw 64-bit keys, found in a hash table; the dense part is that of the hand-written PyTorch peers."""
+"""Penstock's side: its own wide & deep and DeepFM (training.deep.models) on raw 64-bit keys, a table a slot."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ import deep_contender
 import deep_net
 import numpy as np
 import torch
-from deep_net import DENSE, DIM, SLOTS, SPREAD
+from deep_net import DENSE, DIM, HIDDEN, SLOTS, SPREAD
 from deep_reading import Ahead, Batch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deep_samples import keys_of
 
-from penstock.training.embedding import HashEmbedding, step_with
-from penstock.training.tables import Adagrad, EmbeddingTables, Table, Uniform
+from penstock.training.deep.models import MODELS, Inputs
+from penstock.training.embedding import step_with
+from penstock.training.tables import Adagrad, Bag, EmbeddingTables, Table, Uniform
 
 NAMES = [f"C{i}" for i in range(1, SLOTS + 1)]
 
 
 class Ours:
-    """A row is its key's embedding and its weight in the wide part: 17 values, found once."""
+    """A row is its key's weight in the wide part and then its embedding: 17 values, found once."""
 
     version = f"torch {torch.__version__}"
 
     def __init__(self, question: Mapping[str, Any]) -> None:
         torch.manual_seed(0)
         torch.set_num_threads(2)
-        row = Table("rows", DIM + 1, Adagrad(), deep_net.ADAGRAD_RATE, Uniform(-SPREAD, SPREAD))
-        # Keys of a feature plan have their slot in the high bits: one table holds all slots and nothing meets.
-        self.tables = EmbeddingTables([row], dict.fromkeys(NAMES, "rows"), threads=2)
-        self.embed = HashEmbedding(self.tables, NAMES)
-        self.net = deep_net.Net(question["model"])
-        self.adam = deep_net.adam(self.net)
+        init = Uniform(-SPREAD, SPREAD)
+        rows = [Table(name, DIM + 1, Adagrad(), deep_net.ADAGRAD_RATE, init) for name in NAMES]
+        self.tables = EmbeddingTables(rows, {name: name for name in NAMES}, threads=2)
+        inputs = Inputs(self.tables, tuple(NAMES), DENSE, "sum")
+        self.model = MODELS[question["model"]](inputs, HIDDEN)
+        self.adam = deep_net.adam(self.model)
         step_with(self.tables, self.adam)
         self._warm(question["sizes"])
-        self.batches = Ahead(question["train"], prepare=torch_batch)
+        self.batches = Ahead(question["train"], prepare=bags_of)
 
     def _warm(self, sizes: list[int]) -> None:
         """Every key's row exists, as the peers' do: a gradient of zero makes it and moves nothing."""
@@ -50,28 +51,28 @@ class Ours:
 
     @property
     def table_bytes(self) -> int:
-        return self.tables.bytes["rows"]
-
-    def logits(self, keys: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-        return self.net.on(self.embed(dict(zip(NAMES, keys, strict=True))), dense)
+        return sum(self.tables.bytes.values())
 
     def train(self, batches: int) -> None:
         for _ in range(batches):
-            keys, dense, labels = next(self.batches)
-            loss = deep_net.loss_of(self.logits(keys, dense), labels)
+            bags, dense, labels = next(self.batches)
+            loss = deep_net.loss_of(self.model(bags, dense), labels)
             self.adam.zero_grad()
             loss.backward()
             self.adam.step()
 
     def score(self, ids: Any, dense: Any) -> Any:
         with torch.no_grad():
-            return self.logits(torch.from_numpy(ids), torch.from_numpy(dense)).numpy()
+            bags, numbers, _ = bags_of((ids, dense, dense[:, 0]))
+            return self.model(bags, numbers).numpy()
 
 
-def torch_batch(batch: Batch) -> tuple[torch.Tensor, ...]:
+def bags_of(batch: Batch) -> tuple[dict[str, Bag], torch.Tensor, torch.Tensor]:
     keys, dense, labels = batch
     assert dense.shape[1] == DENSE
-    return torch.from_numpy(keys), torch.from_numpy(dense), torch.from_numpy(labels)
+    each = np.arange(keys.shape[1] + 1, dtype=np.int64)
+    bags = {name: Bag(np.ascontiguousarray(own), each) for name, own in zip(NAMES, keys, strict=True)}
+    return bags, torch.from_numpy(dense), torch.from_numpy(labels)
 
 
 if __name__ == "__main__":
