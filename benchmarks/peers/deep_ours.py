@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,8 @@ class Ours:
         step_with(self.tables, self.adam)
         self._warm(question["sizes"])
         self.batches = Ahead(question["train"], prepare=bags_of)
+        gc.collect()
+        gc.freeze()  # as the trainer does
 
     def _warm(self, sizes: list[int]) -> None:
         """Every key's row exists, as the peers' do: a gradient of zero makes it and moves nothing."""

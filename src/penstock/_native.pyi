@@ -266,8 +266,8 @@ class KeyTable:
 class ParquetColumns:
     """Batches of a file's columns of numbers and lists of numbers.
 
-    `stored`: greatest definition and repetition level, definition level of an empty list, and the chunks (offset, bytes,
-    whether zstd) of each. NotImplementedError: the rest is another reader's.
+    `stored`: greatest definition and repetition level, definition level of an empty list, and the chunks (offset,
+    bytes, whether zstd) of each. NotImplementedError: the rest is another reader's.
     """
 
     def __init__(

@@ -22,7 +22,10 @@ COMMANDS = {
     "flow": ("penstock.cli.flow:flow", "Check, run, convert and look at flow files."),
     "operators": ("penstock.cli.operators:operators", "List the installed operators and what each one takes."),
     "features": ("penstock.cli.features:features", "Check, apply and explain feature files."),
-    "table": ("penstock.cli.table:table", "Look into embedding tables: counts, histograms, heaviest keys, differences."),
+    "table": (
+        "penstock.cli.table:table",
+        "Look into embedding tables: counts, histograms, heaviest keys, differences.",
+    ),
 }
 
 

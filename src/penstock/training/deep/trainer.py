@@ -7,6 +7,7 @@ the same rows give the same weights to the bit, whether or not the run was kille
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import time
@@ -372,13 +373,17 @@ def _keyed(state: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _determined(settings: Settings) -> Iterator[None]:
-    """torch's threads and switches for a run, and as they were after it."""
+    """torch's threads and switches for a run, and the garbage collector's; as they were after it."""
     threads, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    # What is there by now stays: collections would walk through all of torch's modules every few batches, for nothing.
+    gc.collect()
+    gc.freeze()
     wanted = 1 if settings.deterministic else settings.threads or threads
     torch.set_num_threads(wanted)
     torch.use_deterministic_algorithms(settings.deterministic or was)
     try:
         yield
     finally:
+        gc.unfreeze()
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(was)
