@@ -7,16 +7,15 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::hash::{BUCKETS, REMAINDER_BITS, REMAINDER_MASK};
 use crate::line::{ENTRIES, Line, Search};
-use crate::memory::{HUGE_PAGE, Mapping, PAGE, Pages};
+use crate::memory::{HUGE_PAGE, Mapping, PAGE};
 
 pub const SHARDS: usize = 64;
 pub const BUCKETS_A_SHARD: usize = BUCKETS / SHARDS;
 /// Chunks to a doubling, as a power of two: a bucket grows by 1/8 to 1/16.
 const FINE: u32 = 3;
 const CLASSES: usize = (26 - FINE as usize) << FINE;
-/// Classes of chunks from this one on have a mapping of 4 MiB or more each, on huge pages. Those before share one, on
-/// ordinary pages until the table has grown past them.
-const HUGE_FROM: usize = 4 << FINE;
+/// Classes of chunks from this one on have a mapping of 4 MiB or more each; those before share one.
+const LARGE_FROM: usize = 4 << FINE;
 
 /// A bucket with more than this part of its entries in use grows.
 const LOAD: (u64, u64) = (9, 10);
@@ -54,8 +53,8 @@ fn place(line: u32) -> (usize, u32, usize) {
 impl Lines {
     pub fn new() -> Option<Lines> {
         let mut bases = [const { AtomicPtr::new(std::ptr::null_mut()) }; CLASSES];
-        let first = Mapping::zeroed(bytes_before(HUGE_FROM), Pages::Later)?;
-        for (class, base) in bases.iter_mut().enumerate().take(HUGE_FROM) {
+        let first = Mapping::zeroed(bytes_before(LARGE_FROM))?;
+        for (class, base) in bases.iter_mut().enumerate().take(LARGE_FROM) {
             *base.get_mut() = first.base().wrapping_add(bytes_before(class)).cast();
         }
         Some(Lines {
@@ -76,7 +75,7 @@ impl Lines {
         }
     }
 
-    /// Makes sure that class `class` is mapped. Returns a page's size there; None if the system has no memory.
+    /// Makes sure that class `class` is mapped. Returns a page's size; None if the system has no memory.
     fn map(&self, class: usize) -> Option<usize> {
         if self.bases.get(class)?.load(Ordering::Acquire).is_null() {
             let mut mappings = self
@@ -84,16 +83,15 @@ impl Lines {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             if self.bases[class].load(Ordering::Acquire).is_null() {
-                let mapping = Mapping::zeroed(class_bytes(class), Pages::Huge)?;
+                let mapping = Mapping::zeroed(class_bytes(class))?;
                 self.bases[class].store(mapping.base().cast(), Ordering::Release);
-                // What all buckets have filled comes onto huge pages by and by: no insert waits long.
-                let part = 2 * (class - HUGE_FROM);
-                mappings[0].make_huge(part);
-                mappings[0].make_huge(part + 1);
+                // Buckets fill alike: the class before is full, or nearly.
+                let full = mappings.last()?;
+                (0..full.bytes() / HUGE_PAGE).for_each(|part| full.make_huge(part));
                 mappings.push(mapping);
             }
         }
-        Some(if class < HUGE_FROM { PAGE } else { HUGE_PAGE })
+        Some(PAGE)
     }
 }
 

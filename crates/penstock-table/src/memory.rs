@@ -1,4 +1,4 @@
-//! Fresh zeroed memory straight from the system: mappings that cost nothing until touched, on huge pages where asked.
+//! Fresh zeroed memory straight from the system: mappings that cost nothing until touched, on huge pages once full.
 //!
 //! A row or an index line is anywhere, so on ordinary pages most look-ups would also wait for the page tables.
 
@@ -7,20 +7,10 @@ use std::ptr::NonNull;
 pub const PAGE: usize = 4096;
 pub const HUGE_PAGE: usize = 2 << 20;
 
-/// What pages a mapping lies on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Pages {
-    /// Huge ones as soon as it is touched.
-    Huge,
-    /// Ordinary ones until `make_huge`.
-    Later,
-}
-
 /// A zeroed range of memory on 2 MiB, given back when dropped.
 pub struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
-    pages: Pages,
 }
 
 // SAFETY: a mapping is memory and nothing else; who may read or write it is decided by its users.
@@ -36,23 +26,17 @@ impl Mapping {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
-
-    /// What one first touch brings in, in bytes.
-    pub fn page(&self) -> usize {
-        match self.pages {
-            Pages::Huge => HUGE_PAGE,
-            Pages::Later => PAGE,
-        }
-    }
 }
 
 #[cfg(all(unix, not(miri)))]
 mod system {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use std::sync::{OnceLock, mpsc::Sender};
 
     impl Mapping {
         /// `bytes` of zeros, or None if the system has no more.
-        pub fn zeroed(bytes: usize, pages: Pages) -> Option<Mapping> {
+        pub fn zeroed(bytes: usize) -> Option<Mapping> {
             let bytes = bytes.next_multiple_of(HUGE_PAGE);
             let slack = HUGE_PAGE - PAGE;
             // SAFETY: a new anonymous private mapping at an address of the system's choice touches nobody's memory.
@@ -80,31 +64,42 @@ mod system {
                 if after > 0 {
                     libc::munmap((base + bytes) as *mut libc::c_void, after);
                 }
-                #[cfg(target_os = "linux")]
-                if pages == Pages::Huge {
-                    // Advice: a system without huge pages is only slower.
-                    libc::madvise(base as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE);
-                }
             }
             Some(Mapping {
                 base: NonNull::new(base as *mut u8)?,
                 bytes,
-                pages,
             })
         }
 
-        /// Brings the 2 MiB number `part` of a mapping, filled by now, onto a huge page: about half a millisecond.
-        /// Nothing happens beyond its end, or on a system that cannot. Others may read and write meanwhile.
+        /// Has the 2 MiB number `part` of a mapping, filled by now, brought onto a huge page by and by: in a thread of
+        /// its own, since the kernel may first have to compact memory for milliseconds. Nothing happens beyond its
+        /// end, or on a system that cannot. Others may read and write meanwhile.
         pub fn make_huge(&self, part: usize) {
             #[cfg(target_os = "linux")]
-            if (part + 1) * HUGE_PAGE <= self.bytes {
-                // SAFETY: within the mapping; what is in it stays as it is.
-                unsafe {
-                    let at = self.base.as_ptr().add(part * HUGE_PAGE);
-                    libc::madvise(at.cast(), HUGE_PAGE, libc::MADV_COLLAPSE);
-                }
+            if (part + 1) * HUGE_PAGE <= self.bytes
+                && let Some(collapser) = COLLAPSER.get_or_init(collapser)
+            {
+                // A thread that is gone (after a fork) only leaves the pages small.
+                let _ = collapser.send(self.base.as_ptr() as usize + part * HUGE_PAGE);
             }
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    static COLLAPSER: OnceLock<Option<Sender<usize>>> = OnceLock::new();
+
+    #[cfg(target_os = "linux")]
+    fn collapser() -> Option<Sender<usize>> {
+        let (sender, parts) = std::sync::mpsc::channel::<usize>();
+        let collapse = move || {
+            for at in parts {
+                // SAFETY: advice. What is there stays as it is; if the mapping has been given back meanwhile there is
+                // nothing, or memory of somebody else, which is none the worse on a huge page.
+                unsafe { libc::madvise(at as *mut libc::c_void, HUGE_PAGE, libc::MADV_COLLAPSE) };
+            }
+        };
+        let named = std::thread::Builder::new().name("penstock-pages".into());
+        named.spawn(collapse).ok().map(|_| sender)
     }
 
     impl Drop for Mapping {
@@ -121,7 +116,7 @@ mod system {
     use std::alloc::{Layout, alloc_zeroed, dealloc};
 
     impl Mapping {
-        pub fn zeroed(bytes: usize, pages: Pages) -> Option<Mapping> {
+        pub fn zeroed(bytes: usize) -> Option<Mapping> {
             let bytes = bytes.next_multiple_of(PAGE);
             let layout = Layout::from_size_align(bytes, PAGE).ok()?;
             // SAFETY: the layout is not empty, or the answer is None.
@@ -133,7 +128,6 @@ mod system {
             Some(Mapping {
                 base: NonNull::new(base)?,
                 bytes,
-                pages,
             })
         }
 

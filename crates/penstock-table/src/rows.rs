@@ -4,12 +4,12 @@ use std::sync::Mutex;
 
 use crate::half::Dtype;
 use crate::line::ROWS_A_SHARD;
-use crate::memory::{HUGE_PAGE, Mapping, PAGE, Pages};
+use crate::memory::{HUGE_PAGE, Mapping, PAGE};
 
 const NONE: u32 = u32::MAX;
-/// Until there is this much, rows lie on ordinary pages, so that a small table stays small.
-const HUGE_FROM: u64 = 128 << 20;
-const HUGE_MAPPING: usize = 32 << 20;
+/// From this much on, rows are mapped by so much.
+const LARGE_FROM: u64 = 128 << 20;
+const LARGE_MAPPING: usize = 32 << 20;
 
 /// The shape of a table's rows. Strides in bytes, offsets in 4-byte words of the side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +84,6 @@ struct Source {
     mapped: u64,
     taken: u64,
     next: usize,
-    /// Of the first mappings, how many came onto huge pages since.
-    made_huge: usize,
 }
 
 impl Extents {
@@ -115,26 +113,25 @@ impl Extents {
             .last()
             .is_none_or(|last| source.next + bytes > last.bytes())
         {
-            let mapping = if source.mapped >= HUGE_FROM {
-                Mapping::zeroed(HUGE_MAPPING.max(bytes), Pages::Huge)?
+            if let Some(full) = source.mappings.last() {
+                full.make_huge(full.bytes() / HUGE_PAGE - 1);
+            }
+            let least = if source.mapped >= LARGE_FROM {
+                LARGE_MAPPING
             } else {
-                Mapping::zeroed(HUGE_PAGE.max(bytes), Pages::Later)?
+                HUGE_PAGE
             };
+            let mapping = Mapping::zeroed(least.max(bytes))?;
             source.mapped += mapping.bytes() as u64;
             source.mappings.push(mapping);
             source.next = 0;
         }
-        if source.mapped > HUGE_FROM {
-            // One a time, so that no insert waits long; the oldest rows of a table are often its busiest.
-            if let Some(mapping) = source.mappings.get(source.made_huge)
-                && mapping.page() == PAGE
-            {
-                mapping.make_huge(0);
-                source.made_huge += 1;
-            }
-        }
         let last = source.mappings.last()?;
-        let pages = (source.next + bytes).div_ceil(last.page()) - source.next.div_ceil(last.page());
+        // What is full comes onto huge pages: never more than its own size, and no insert waits for it.
+        for part in source.next / HUGE_PAGE..(source.next + bytes) / HUGE_PAGE {
+            last.make_huge(part);
+        }
+        let pages = (source.next + bytes).div_ceil(PAGE) - source.next.div_ceil(PAGE);
         // SAFETY: `next + bytes` is within the mapping.
         let boundary = unsafe { last.base().add(source.next + layout.side_bytes(rows)) };
         source.next += bytes;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::line::prefetch;
-use crate::memory::{Mapping, Pages};
+use crate::memory::Mapping;
 
 /// Words of a row before its values: sequence, state, hash.
 const HEAD: usize = 4;
@@ -42,9 +42,9 @@ impl Overlay {
             (bytes / (4 * stride as u64 + 32)).clamp(1, u64::from(u32::MAX - 1)) as usize;
         let slots = (2 * capacity).next_power_of_two();
         Some(Overlay {
-            index: Mapping::zeroed(slots * 8, Pages::Later)?,
+            index: Mapping::zeroed(slots * 8)?,
             slots,
-            rows: Mapping::zeroed(capacity * stride * 4, Pages::Later)?,
+            rows: Mapping::zeroed(capacity * stride * 4)?,
             stride,
             capacity,
             used: Mutex::new(0),
