@@ -42,6 +42,7 @@ fn main() {
             seed: 1,
         }),
         least: 1,
+        evict_after: 0,
         batch: 256,
         threads,
     };
