@@ -30,6 +30,8 @@ class KeyTexts:
         item, value = self._items.get(slot), key & VALUE
         if item is None:
             return ""
+        if value == VALUE:
+            return "null"
         given = item["params"]
         match item["fn"]:
             case "pickcat":

@@ -30,7 +30,7 @@ def _table(table: dict[str, Any]) -> list[str]:
         lines.append(f"  slot {slot}: {'shares the table' if rows is None else f'{rows:,} rows'}")
     if table["not_finite_rows"]:
         lines.append(f"  {table['not_finite_rows']:,} rows have numbers that are not finite")
-    if table["last_seen_s"]:
+    if table["last_seen_s"] and any(table["last_seen_s"]):  # all 0: steps were not told the time
         lines.append(f"  last seen {' to '.join(map(moment, table['last_seen_s']))}")
     norms = [(f"{b['from']:.3g} to {b['below']:.3g}", b["rows"]) for b in table["norms"]]
     if table["zero_rows"]:
