@@ -81,6 +81,8 @@ class HashEmbedding(nn.Module):
 
         `numbers`: float32 [samples, n], to which no gradient flows. Rows may begin with `lead` weights of their own.
         """
+        if not self.slots:
+            return numbers.new_zeros((numbers.shape[0], 0)), numbers
         if torch.compiler.is_exporting():
             leads, rest = self._apart(self(keys))
             return leads, torch.cat([rest, numbers], dim=1) if numbers.shape[1] else rest

@@ -115,6 +115,12 @@ def test_predict_agrees_with_what_was_trained(run: Any, monkeypatch: pytest.Monk
     np.testing.assert_allclose(bundle.score(test), torch.sigmoid(logits.double()).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("model", ["wide_deep", "deepfm", "dcn_v2"])
+def test_numbers_alone_will_do(run: Any, model: str) -> None:
+    bundle = trained(run, frame(), model=model, columns="x")
+    assert auc_of(bundle, frame(2000, 1)) > 0.6
+
+
 def test_places_of_a_list_are_slots(run: Any) -> None:
     given = frame().with_columns(keys=pl.concat_list("user", pl.col("item").list.eval(pl.element() + 10_000)))
     bundle = trained(run, given, model="wide_deep", keys="keys", fields="position")

@@ -38,7 +38,7 @@ class DeepFM(nn.Module):
         weights, read = self.rows.beside(keys, numbers)
         factors = read[:, : self.factors]
         first = weights.sum(dim=1) + self.linear(numbers)
-        each = factors.unflatten(1, (self.slots, -1))  # type: ignore[no-untyped-call]
+        each = factors.unflatten(1, (self.slots, self.factors // max(1, self.slots)))  # type: ignore[no-untyped-call]
         # The sum over pairs of products, in linear time (Rendle 2010, lemma 3.1).
         pairs = 0.5 * (each.sum(dim=1).square().sum(dim=1) - factors.square().sum(dim=1))
         deep = self.out(self.deep(read)).squeeze(1)
