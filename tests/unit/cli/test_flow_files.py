@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -124,14 +123,16 @@ def test_a_class_is_examined(folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 def guarded(path: Path) -> subprocess.CompletedProcess[str]:
     """Check a file in a process that may use 1.5 GB of memory and 60 s of processor."""
-
-    def limits() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))
-        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-
-    command = [sys.executable, "-m", "penstock.cli", "flow", "check", str(path), "--json"]
+    # It limits itself and becomes the command: code between fork and exec would run beside this process's held locks.
+    limits = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", limits, "-m", "penstock.cli", "flow", "check", str(path), "--json"]
     environment = {**os.environ, "POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, preexec_fn=limits, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 
 def billion_laughs(path: Path) -> None:
