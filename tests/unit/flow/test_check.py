@@ -223,7 +223,7 @@ def test_the_time_to_check_grows_with_the_flow_not_its_square(folder: Path) -> N
         start = time.perf_counter()
         assert check_file(folder / "f.xml") == ()
         seconds[count] = time.perf_counter() - start
-    assert seconds[1000] < 8 * seconds[125] * 3
+    assert seconds[1000] < 8 * seconds[125] * 5
     assert seconds[1000] < 5.0  # 1 s on a quiet machine; this only catches a change of kind
 
 
