@@ -168,7 +168,7 @@ class Deep(Trainer):
             total = int(context.collect(inputs[self.from_].select(pl.len())).item()) * self.epochs
         return Settings(
             self.epochs, self.accumulate, self.bf16, self.clip_norm, self.patience,
-            Schedule(self.schedule, self.warmup, total), self.deterministic, self._threads(context), self.seed,
+            Schedule(self.schedule, self.warmup, total), self.deterministic, self._threads(context),
             self.checkpoint_every,
         )  # fmt: skip
 

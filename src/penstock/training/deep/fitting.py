@@ -67,9 +67,14 @@ def fit(
         raise InputError(str(error), "", "TRAIN043") from None
     sections: list[Mapping[str, Any]] = []
     plan = task.plan.fingerprint if task.plan else ""
-    checkpoints = Checkpoints(kept / "cuts", built.inputs.tables, plan=plan)
+    cuts = kept / "cuts"
+    resuming = any(cuts.glob("*.cut"))  # the rows of `start` are in it by now
+    checkpoints = Checkpoints(cuts, built.inputs.tables, plan=plan)
     if task.start is not None and task.start_folder is not None:
-        sections.append(go_on(task.start, task.start_folder, built, reading, task.plan, parameters, anew=task.anew))
+        told = go_on(
+            task.start, task.start_folder, built, reading, task.plan, parameters, anew=task.anew, rows=not resuming
+        )
+        sections.append(told)
     best = kept / "best"
     trainer = Trainer(
         built.model, built.inputs.tables, built.optimizer, settings, log=log,

@@ -41,13 +41,14 @@ class Scalars(Protocol):
     """Where numbers go as training goes: `penstock.training.tensorboard.ScalarLog` is one."""
 
     def add(self, step: int, values: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a model is trained. `accumulate`: batches a step. `patience`: epochs that may pass without a better `valid`.
 
-    `checkpoint_every`, `log_every`: in rows. `clip_norm`: of all gradients of a step together, rows' and dense.
+    `checkpoint_every`: in rows. `clip_norm`: of all gradients of a step together, rows' and dense.
     """
 
     epochs: int = 1
@@ -58,22 +59,19 @@ class Settings:
     schedule: Schedule = field(default_factory=Schedule)
     deterministic: bool = False
     threads: int = 0
-    seed: int = 0
     checkpoint_every: int = 1_000_000
-    log_every: int = 100_000
 
 
 @dataclass
 class Position:
-    """Where a run is: the next row of which epoch, steps done, the best epoch so far."""
+    """Where a run is: the next row of which epoch, rows seen in all, the best epoch and what `valid` said of it."""
 
     epoch: int = 1
     row: int = 0
-    step: int = 0
     seen: int = 0
     ones: int = 0
     best_epoch: int = 0
-    best_loss: float = math.inf
+    judged: dict[str, float | int | None] = field(default_factory=dict)
     finished: bool = False
 
 
@@ -139,18 +137,22 @@ class Trainer:
             resumed = self._resume(checkpoints) if checkpoints else 0
             self._log = self._open_log(self.position.seen) if self._open_log else None
             self._began = time.monotonic()
-            judged: dict[str, Any] = {}
-            while not self.position.finished:
-                self._epoch(reading, checkpoints)
-                judged = self._judge(valid) or judged
-                self._next_epoch(valid is not None)
-                if checkpoints and not self.position.finished:
-                    self._finish_cut(checkpoints)
-                    checkpoints.save(self._sections())
-            if not valid:
-                self._keep(self.position.best_epoch)
+            try:
+                while not self.position.finished:
+                    self._epoch(reading, checkpoints)
+                    if checkpoints:
+                        self._finish_cut(checkpoints)  # tables take one cut at a time, and keeping the model is one
+                    self._judge(valid)
+                    self._next_epoch(valid is not None)
+                    if checkpoints and not self.position.finished:
+                        checkpoints.save(self._sections())
+                if not valid:
+                    self._keep(self.position.best_epoch)
+            finally:
+                if self._log is not None:
+                    self._log.close()
         seconds = time.monotonic() - self._began
-        found = {**self._numbers(), **{f"valid_{name}": value for name, value in judged.items()}}
+        found = {**self._numbers(), **{f"valid_{name}": value for name, value in self.position.judged.items()}}
         return Outcome(self.position.best_epoch, found, reading.waited_s / max(seconds, 1e-9), resumed)
 
     def scores(self, reading: Reading) -> Iterator[tuple[Rows, np.ndarray]]:
@@ -228,7 +230,6 @@ class Trainer:
             self._refuse(rows, str(error))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        place.step += 1
         if any(table.eviction for table in self.tables.tables):
             self.tables.sweep(LINES_A_BATCH)
 
@@ -246,9 +247,10 @@ class Trainer:
 
     # --- epochs ---
 
-    def _judge(self, valid: Reading | None) -> dict[str, float | int | None]:
+    def _judge(self, valid: Reading | None) -> None:
+        """Score the valid rows; keep the model if it is better than before."""
         if valid is None:
-            return {}
+            return
         labels, scores, weights = [], [], []
         for rows, found in self.scores(valid):
             assert rows.labels is not None
@@ -256,15 +258,15 @@ class Trainer:
             scores.append(found)
             weights.append(rows.weights if rows.weights is not None else np.ones(rows.count, np.float32))
         if not labels:
-            return metrics(np.zeros(0), np.zeros(0), None)
+            raise LabelError(
+                f"the valid frame has no rows to judge '{valid.label}' by", "look at its filters", "TRAIN004"
+            )
         sample = np.concatenate(weights).astype(np.float64) if valid.weight else None
         judged = metrics(np.concatenate(labels).astype(np.float64), np.concatenate(scores), sample)
-        place, loss = self.position, judged["logloss"]
-        if (loss is not None and loss < place.best_loss) or not place.best_epoch:
-            place.best_epoch, place.best_loss = place.epoch, float(loss if loss is not None else math.inf)
+        place = self.position
+        if not place.best_epoch or (judged["logloss"] or math.inf) < (place.judged["logloss"] or math.inf):
+            place.best_epoch, place.judged = place.epoch, judged
             self._keep(place.epoch)
-            return judged
-        return {}
 
     def _next_epoch(self, judged: bool) -> None:
         place = self.position

@@ -36,8 +36,10 @@ def go_on(
     parameters: Parameters,
     *,
     anew: bool,
+    rows: bool = True,
 ) -> Mapping[str, Any]:
-    """Carry rows, state and dense weights of the bundle `start` over. Returns the table of what became of each part.
+    """Carry rows with their state (with `rows`) and dense weights of the bundle `start` over. Returns the table of what
+    became of each part.
 
     Raises `LearningError` for another model, for one without its training state, and, unless `anew` says to begin those
     slots anew, for slots whose dim or optimizer changed.
@@ -66,7 +68,7 @@ def go_on(
     for said in changed:
         fates[said.split(":")[0]] = "begun anew"
     taken = [table.name for table in tables.tables if fates.get(table.name) == "carried"]
-    rows = carry(folder / TRAINING, tables, taken)
+    carried = carry(folder / TRAINING, tables, taken) if rows else {}
     for at, name in enumerate(old.numbers):
         if name in reading.encoder.number_names:
             new = reading.encoder.number_names.index(name)
@@ -89,7 +91,7 @@ def go_on(
         ),
         fates,
     )
-    told = [[name, rows.get(name, 0), became] for name, became in fates.items()]
+    told = [[name, carried.get(name, 0), became] for name, became in fates.items()]
     text = "a slot whose definition changed begins anew; what the new columns lack is dropped"
     title = "What was carried on from the model before"
     return {"kind": "table", "title": title, "columns": ["name", "rows", "became"], "rows": told, "text": text}

@@ -168,11 +168,16 @@ def test_a_slot_that_changed_needs_a_word(run: Any) -> None:
         run(step(**attrs | {"model": "dcn_v2"}, start="m"), given, threads=1)
 
 
-def test_an_interrupted_step_goes_on(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("warm", [False, True])
+def test_an_interrupted_step_goes_on(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: bool) -> None:
     from penstock.training.deep.trainer import Trainer
 
     attrs = {"model": "wide_deep", "columns": "user item x", "deterministic": "true", "checkpoint_every": "1000"}
-    wanted = trained(run, frame(), **attrs)
+    given: dict[str, Any] = {"rows": frame()}
+    if warm:
+        given["m"] = Model(run(step(**attrs), {"rows": frame(1000, 7)}, threads=1).outputs[""].path)
+        attrs["start"] = "m"
+    wanted = load(run(step(**attrs), given, threads=1).outputs[""].path)
     learn = Trainer._learn
 
     def failing(self: Trainer, rows: Any) -> None:
@@ -182,9 +187,9 @@ def test_an_interrupted_step_goes_on(run: Any, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Trainer, "_learn", failing)
     with pytest.raises(KeyboardInterrupt):
-        run(step(**attrs), {"rows": frame()}, threads=1, kept=tmp_path / "kept")
+        run(step(**attrs), given, threads=1, kept=tmp_path / "kept")
     monkeypatch.undo()
-    found = load(run(step(**attrs), {"rows": frame()}, threads=1, kept=tmp_path / "kept").outputs[""].path)
+    found = load(run(step(**attrs), given, threads=1, kept=tmp_path / "kept").outputs[""].path)
     assert any("going on at row" in told for told in run.context.told)
     assert found.score(frame(500, 1)).tobytes() == wanted.score(frame(500, 1)).tobytes()
     alike = {name: value for name, value in wanted.metrics.items() if name != "reading_waited"}

@@ -86,6 +86,23 @@ def test_a_cut_in_the_middle_changes_nothing_and_is_gone_on_from_to_the_bit(tmp_
         assert (tables.lookup("once", np.arange(6000)) == 2).all()
 
 
+def test_a_cut_that_is_open_when_the_epoch_ends_is_finished_before_the_model_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock.training.deep import trainer as module
+
+    monkeypatch.setattr(module, "ROWS_A_BATCH", 1)  # never whole by itself
+    tables, model = built()
+
+    def keep(epoch: int) -> None:
+        Checkpoints(tmp_path / f"kept{epoch}", tables).save({}, full=True)
+
+    settings = Settings(epochs=2, threads=1, checkpoint_every=500)
+    run = trainer(tables, model, settings, keep=keep)
+    run.fit(reading(samples(2000)), reading(samples(500, seed=2)), checkpoints=Checkpoints(tmp_path / "cuts", tables))
+    assert (tmp_path / "kept1").is_dir()
+
+
 @pytest.mark.parametrize("where", ["loss", "dense", "rows"])
 def test_what_is_not_finite_never_reaches_the_tables(where: str) -> None:
     frame = samples(2000)
@@ -150,7 +167,7 @@ def test_it_stops_when_the_valid_rows_say_so_and_keeps_the_best() -> None:
     assert kept[-1] == outcome.epochs < 48
     assert run.position.epoch == outcome.epochs + 2
     assert kept == sorted(set(kept))
-    assert outcome.numbers["valid_logloss"] == pytest.approx(run.position.best_loss)
+    assert outcome.numbers["valid_logloss"] == pytest.approx(run.position.judged["logloss"])
 
 
 def test_stale_rows_leave_while_it_trains() -> None:
