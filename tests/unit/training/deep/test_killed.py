@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-ROWS = 10_000
+ROWS = 24_000
 TEST = Path(__file__).parent
 
 
@@ -39,10 +39,10 @@ def killed_until_done(folder: Path, threads: int, kills: int, seed: int) -> int:
     for _ in range(kills):
         before = newest(folder)
         run = start(folder, threads)
-        wanted = before + draws.randint(1, 3)
+        wanted = before + draws.randint(1, 2)
         while run.poll() is None and newest(folder) < wanted:
             time.sleep(0.002)
-        time.sleep(draws.random() * 0.1)
+        time.sleep(draws.random() * 0.05)
         if run.poll() is not None:
             finish(run)
             break
