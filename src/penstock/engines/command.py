@@ -6,7 +6,6 @@ places, which become the targets only when it ends with status 0. No shell is in
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -30,6 +29,9 @@ from penstock.errors import PenstockError
 from penstock.operators.base import CheckContext, Fault, Input, Output
 from penstock.operators.catalog import operator
 from penstock.operators.secrets import mask, reveal
+
+#: Becomes the program; see there why it is not forked from us.
+PROGRAM = Path(__file__).with_name("program.py")
 
 #: Lines of the program's stderr that an error repeats.
 LAST_LINES = 10
@@ -116,24 +118,26 @@ def _execute(spec: NodeSpec, environment: Mapping[str, str]) -> None:
     where = Path(spec.flow_dir, spec.conf.get("cwd", ""))
     if "/" in arguments[0]:
         arguments[0] = str(Path(spec.flow_dir, arguments[0]))
-    libc = ctypes.CDLL(None)  # loaded before the fork; the child only calls it
-
-    def die_with_us() -> None:
-        libc.prctl(1, int(signal.SIGKILL), 0, 0, 0)
-
     program: subprocess.Popen[bytes] | None = None
     readers: list[threading.Thread] = []
     words: deque[str] = deque(maxlen=LAST_LINES)
+    hear, tell = os.pipe()
     try:
-        program = subprocess.Popen(
-            arguments,
-            cwd=where,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            preexec_fn=die_with_us,
-        )
+        try:
+            program = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(PROGRAM), str(os.getpid()), str(tell), *arguments],
+                cwd=where,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(tell,),
+            )
+        finally:
+            os.close(tell)
+        if told := os.read(hear, 16):
+            program.wait()
+            raise OSError(int(told), os.strerror(int(told)))
         for stream, keep in ((program.stdout, None), (program.stderr, words)):
             readers.append(threading.Thread(target=_forward, args=(stream, keep), daemon=True))
             readers[-1].start()
@@ -141,6 +145,7 @@ def _execute(spec: NodeSpec, environment: Mapping[str, str]) -> None:
     except OSError as error:
         raise _cannot_start(spec, arguments[0], where, error) from None
     finally:
+        os.close(hear)
         # A stop may come while Popen is still returning: the group ends whether or not we hold the program yet.
         if program is not None and program.poll() is None:
             program.kill()
