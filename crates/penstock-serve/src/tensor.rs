@@ -1,0 +1,188 @@
+//! Named tensors as requests and replies carry them.
+
+use std::fmt;
+
+/// The protocol's element types that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Datatype {
+    Bool,
+    U8,
+    U16,
+    U32,
+    U64,
+    I8,
+    I16,
+    I32,
+    I64,
+    F32,
+    F64,
+    Bytes,
+}
+
+const NAMES: [(Datatype, &str, usize); 12] = [
+    (Datatype::Bool, "BOOL", 1),
+    (Datatype::U8, "UINT8", 1),
+    (Datatype::U16, "UINT16", 2),
+    (Datatype::U32, "UINT32", 4),
+    (Datatype::U64, "UINT64", 8),
+    (Datatype::I8, "INT8", 1),
+    (Datatype::I16, "INT16", 2),
+    (Datatype::I32, "INT32", 4),
+    (Datatype::I64, "INT64", 8),
+    (Datatype::F32, "FP32", 4),
+    (Datatype::F64, "FP64", 8),
+    (Datatype::Bytes, "BYTES", 0),
+];
+
+impl Datatype {
+    /// By the protocol's name.
+    pub fn named(name: &str) -> Option<Datatype> {
+        NAMES
+            .iter()
+            .find(|(_, known, _)| *known == name)
+            .map(|(found, ..)| *found)
+    }
+
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize].1
+    }
+
+    /// Bytes of an element; 0 for `Bytes`, whose elements have lengths of their own.
+    pub fn size_bytes(self) -> usize {
+        NAMES[self as usize].2
+    }
+}
+
+impl fmt::Display for Datatype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Byte strings, one after another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    pub fn push(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub fn get(&self, at: usize) -> &[u8] {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.bytes[start..self.ends[at]]
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.len()).map(|at| self.get(at))
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A tensor's elements, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    Bool(Vec<bool>),
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+    U64(Vec<u64>),
+    I8(Vec<i8>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    Bytes(Texts),
+}
+
+impl Data {
+    pub fn datatype(&self) -> Datatype {
+        match self {
+            Data::Bool(_) => Datatype::Bool,
+            Data::U8(_) => Datatype::U8,
+            Data::U16(_) => Datatype::U16,
+            Data::U32(_) => Datatype::U32,
+            Data::U64(_) => Datatype::U64,
+            Data::I8(_) => Datatype::I8,
+            Data::I16(_) => Datatype::I16,
+            Data::I32(_) => Datatype::I32,
+            Data::I64(_) => Datatype::I64,
+            Data::F32(_) => Datatype::F32,
+            Data::F64(_) => Datatype::F64,
+            Data::Bytes(_) => Datatype::Bytes,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Data::Bool(v) => v.len(),
+            Data::U8(v) => v.len(),
+            Data::U16(v) => v.len(),
+            Data::U32(v) => v.len(),
+            Data::U64(v) => v.len(),
+            Data::I8(v) => v.len(),
+            Data::I16(v) => v.len(),
+            Data::I32(v) => v.len(),
+            Data::I64(v) => v.len(),
+            Data::F32(v) => v.len(),
+            Data::F64(v) => v.len(),
+            Data::Bytes(v) => v.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A tensor. Whoever makes one has checked that `data` holds as many elements as `shape` says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub data: Data,
+    /// An element each: those that JSON gave as `null` (their data are zeros, NaN in floats). None: there are none.
+    pub nulls: Option<Vec<bool>>,
+}
+
+impl Tensor {
+    pub fn new(name: impl Into<String>, shape: Vec<usize>, data: Data) -> Tensor {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Tensor {
+            name: name.into(),
+            shape,
+            data,
+            nulls: None,
+        }
+    }
+
+    /// Its leading dimension; 1 for a scalar.
+    pub fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+}
+
+/// A tensor as a model declares it. -1 stands for any size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub name: String,
+    pub datatype: Datatype,
+    pub shape: Vec<i64>,
+}
