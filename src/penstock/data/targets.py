@@ -100,7 +100,7 @@ class Target:
             with storing(self.url):
                 if self.mode == "error" and self.final.exists():
                     raise _taken(self.url)
-                _sync(staging)
+                sync(staging)
                 if self.mode == "append":
                     self._add(staging)
                 elif self.folder:
@@ -304,7 +304,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """fsync a file, or every file and folder below a folder, deepest first."""
     if path.is_file():
         with path.open("rb") as stream:
@@ -316,7 +316,7 @@ def _sync(path: Path) -> None:
         if below.is_dir():
             _sync_folder(below)
         else:
-            _sync(below)
+            sync(below)
     _sync_folder(path)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from penstock.data.targets import sync
 from penstock.features.plan import Plan
 from penstock.operators.base import RunContext
 from penstock.training.bundle import Bundle
@@ -75,12 +76,13 @@ def fit(
             task.start, task.start_folder, built, reading, task.plan, parameters, anew=task.anew, rows=not resuming
         )
         sections.append(told)
-    best = kept / "best"
     trainer = Trainer(
         built.model, built.inputs.tables, built.optimizer, settings, log=log,
-        keep=lambda epoch: _keep(best, built, plan), tell=lambda said, rows: context.progress(said, rows),
+        keep=lambda epoch, before: _keep(kept, epoch, before, built, plan),
+        tell=lambda said, rows: context.progress(said, rows),
     )  # fmt: skip
     outcome = trainer.fit(reading, _valid(task, reading), checkpoints)
+    best = _best(kept, outcome.epochs)
     context.progress("exporting the dense part")
     built.model.load_state_dict(unpack((best / TRAINING / WEIGHTS).read_bytes()))
     graph, feeds = to_onnx(built.model, built.inputs)
@@ -119,14 +121,22 @@ def _longest(first: Iterable[pa.RecordBatch], layout: Layout) -> int:
     return max((int((each[1:] - each[:-1]).max(initial=0)) for each in lengths), default=0)
 
 
-def _keep(best: Path, built: Built, plan: str) -> None:
-    """The model as it is, in place of the one kept before: whole or not at all."""
-    staged = best.with_name("best.staged")
-    shutil.rmtree(staged, ignore_errors=True)
+def _best(kept: Path, epoch: int) -> Path:
+    return kept / f"best-{epoch}"
+
+
+def _keep(kept: Path, epoch: int, before: int, built: Built, plan: str) -> None:
+    """The model as it is, whole or not at all, beside that of the epoch `before`: the newest checkpoint still says that
+    this one is the best, so a run killed now goes on with it, and may judge otherwise the second time."""
+    best = _best(kept, epoch)
+    staged = best.with_name(f"{best.name}.staged")
+    for folder in kept.glob("best-*"):
+        if folder != _best(kept, before):
+            shutil.rmtree(folder)
     staged.mkdir(parents=True)
     tables = built.inputs.tables
     write_snapshot(tables, staged / ROWS, plan=plan)
     Checkpoints(staged / TRAINING, tables, plan=plan).save({}, full=True)
     (staged / TRAINING / WEIGHTS).write_bytes(pack(built.model.state_dict()))
-    shutil.rmtree(best, ignore_errors=True)
+    sync(staged)
     os.rename(staged, best)  # noqa: PTH104  a folder into its place, whole

@@ -96,8 +96,10 @@ def log_loss(logits: torch.Tensor, rows: Rows) -> torch.Tensor:
 class Trainer:
     """Trains `model(keys, numbers) -> logits [rows]`; `optimizer` steps the dense part, `tables` their own rows.
 
-    `keep(epoch)` is called whenever the model is better than before (once, at the end, without `valid`): whoever wants
-    the best one stores it then. `tell(message, rows)` hears of progress; `log(samples so far)` opens a log.
+    `keep(epoch, before)` is called whenever the model is better than that of the epoch `before`, 0 for none (once, at
+    the end, without `valid`): whoever wants the best one stores it then, beside the one before, which a run that is
+    killed before its next checkpoint goes on with. `tell(message, rows)` hears of progress; `log(samples so far)` opens
+    a log.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Trainer:
         settings: Settings = Settings(),
         *,
         loss: Callable[[torch.Tensor, Rows], torch.Tensor] = log_loss,
-        keep: Callable[[int], None] = lambda epoch: None,
+        keep: Callable[[int, int], None] = lambda epoch, before: None,
         tell: Callable[[str, int], None] = lambda message, rows: None,
         log: Callable[[int], Scalars] | None = None,
     ) -> None:
@@ -147,7 +149,7 @@ class Trainer:
                     if checkpoints and not self.position.finished:
                         checkpoints.save(self._sections())
                 if not valid:
-                    self._keep(self.position.best_epoch)
+                    self._keep(self.position.best_epoch, 0)
             finally:
                 if self._log is not None:
                     self._log.close()
@@ -265,8 +267,8 @@ class Trainer:
         judged = metrics(np.concatenate(labels).astype(np.float64), np.concatenate(scores), sample)
         place = self.position
         if not place.best_epoch or (judged["logloss"] or math.inf) < (place.judged["logloss"] or math.inf):
-            place.best_epoch, place.judged = place.epoch, judged
-            self._keep(place.epoch)
+            before, place.best_epoch, place.judged = place.best_epoch, place.epoch, judged
+            self._keep(place.epoch, before)
 
     def _next_epoch(self, judged: bool) -> None:
         place = self.position

@@ -196,6 +196,57 @@ def test_an_interrupted_step_goes_on(run: Any, tmp_path: Path, monkeypatch: pyte
     assert {name: value for name, value in found.metrics.items() if name != "reading_waited"} == alike
 
 
+@pytest.mark.parametrize("instant", ["before it stands", "when it stands", "after the next checkpoint"])
+def test_a_kill_while_the_best_epoch_is_kept_loses_no_better_one(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str
+) -> None:
+    """The second attempt judges epoch 2 otherwise, as it may without `deterministic`: epoch 1 is then the best."""
+    from penstock.training.checkpoints import Checkpoints
+    from penstock.training.metrics import metrics
+
+    attrs = {"model": "wide_deep", "columns": "user item x", "deterministic": "true", "valid": "valid"}
+    given = {"rows": frame(), "valid": frame(500, 1)}
+    wanted = load(run(step(**attrs, epochs="1"), given, threads=1).outputs[""].path)
+    rename, save = os.rename, Checkpoints.save
+    losses: list[float] = []
+
+    def judged(*columns: Any) -> Any:
+        return metrics(*columns) | {"logloss": losses.pop(0)}
+
+    def renamed(old: Any, new: Any) -> None:
+        if Path(new).name == "best-2":
+            if instant == "when it stands":
+                rename(old, new)
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    def saved(self: Checkpoints, sections: Any, **options: Any) -> Any:
+        done = save(self, sections, **options)
+        if instant == "after the next checkpoint" and b'"best_epoch": 2' in sections.get("position", b""):
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr("penstock.training.deep.trainer.metrics", judged)
+    with monkeypatch.context() as killing:
+        if instant == "after the next checkpoint":
+            killing.setattr(Checkpoints, "save", saved)
+        else:
+            killing.setattr(os, "rename", renamed)
+        losses += [0.5, 0.4]
+        with pytest.raises(KeyboardInterrupt):
+            run(step(**attrs, epochs="3"), given, threads=1, kept=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").glob("best-*"))) == 2
+    late = instant == "after the next checkpoint"
+    losses[:] = [0.6]
+    found = load(run(step(**attrs, epochs="3"), given, threads=1, kept=tmp_path / "kept").outputs[""].path)
+    assert any("going on at row" in told for told in run.context.told)
+    assert found.metrics["epochs"] == (2 if late else 1)
+    if late:
+        losses[:] = [0.5, 0.4]
+        wanted = load(run(step(**attrs, epochs="2"), given, threads=1).outputs[""].path)
+    assert found.score(frame(500, 2)).tobytes() == wanted.score(frame(500, 2)).tobytes()
+
+
 @pytest.mark.parametrize(
     ("attrs", "said"),
     [

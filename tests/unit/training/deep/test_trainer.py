@@ -94,7 +94,7 @@ def test_a_cut_that_is_open_when_the_epoch_ends_is_finished_before_the_model_is_
     monkeypatch.setattr(module, "ROWS_A_BATCH", 1)  # never whole by itself
     tables, model = built()
 
-    def keep(epoch: int) -> None:
+    def keep(epoch: int, before: int) -> None:
         Checkpoints(tmp_path / f"kept{epoch}", tables).save({}, full=True)
 
     settings = Settings(epochs=2, threads=1, checkpoint_every=500)
@@ -161,7 +161,7 @@ def test_it_stops_when_the_valid_rows_say_so_and_keeps_the_best() -> None:
     kept: list[int] = []
     run = trainer(
         tables, model, Settings(epochs=50, patience=2, threads=1), loss=log_loss,
-        keep=lambda epoch: kept.append(epoch),
+        keep=lambda epoch, before: kept.append(epoch),
     )  # fmt: skip
     outcome = run.fit(reading(train, batch=32), reading(valid))
     assert kept[-1] == outcome.epochs < 48
