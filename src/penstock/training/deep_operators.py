@@ -93,7 +93,7 @@ class Deep(Trainer):
     epochs: int = Field(1, ge=1, le=1000, description="passes at most; with valid it stops early")
     patience: int = Field(1, ge=1, description="epochs without a better valid loss after which it stops")
     batch: int = Field(4096, ge=1, le=1 << 20, description="rows a step")
-    accumulate: int = Field(1, ge=1, le=1024, description="batches whose gradients make one step")
+    accumulate: int = Field(1, ge=1, le=1024, description="batches that make one step, as if they were one")
     shuffle: int = Field(0, ge=0, description="permute rows within blocks of so many; 0: in their order")
     optimizer: Literal["adam", "adamw", "adagrad", "sgd"] = Field("adam", description="how dense weights move")
     rate: float = Field(0.001, gt=0, description="how far")

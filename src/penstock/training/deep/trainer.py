@@ -46,7 +46,8 @@ class Scalars(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is trained. `accumulate`: batches a step. `patience`: epochs that may pass without a better `valid`.
+    """How a model is trained. `accumulate`: batches a step, which counts every row of them alike, fewer at an epoch's
+    end too. `patience`: epochs that may pass without a better `valid`.
 
     `checkpoint_every`: in rows. `clip_norm`: of all gradients of a step together, rows' and dense.
     """
@@ -172,22 +173,22 @@ class Trainer:
     def _epoch(self, reading: Reading, checkpoints: Checkpoints | None) -> None:
         place, settings = self.position, self.settings
         next_cut = place.seen + settings.checkpoint_every
-        waiting = 0
+        taken: list[int] = []  # rows of each batch since the last step
         self.model.train()
         for rows in reading.batches(place.epoch, place.row):
-            self._learn(rows)
+            taken.append(rows.count)
+            self._learn(rows, rows.count / taken[0])
             place.row += rows.count
             place.seen += rows.count
             place.ones += int(rows.labels.sum()) if rows.labels is not None else 0
-            waiting += 1
-            if waiting == settings.accumulate:
-                self._step(rows, waiting)
-                waiting = 0
+            if len(taken) == settings.accumulate:
+                self._step(rows, taken[0] / sum(taken))
+                taken.clear()
                 if checkpoints:
                     next_cut = self._checkpoint(checkpoints, next_cut)
             self._tell(reading)
-        if waiting:
-            self._step(rows, waiting)
+        if taken:
+            self._step(rows, taken[0] / sum(taken))
         if place.epoch == 1 and place.ones in (0, place.seen):
             said = "there are no rows" if not place.seen else f"all {place.seen:,} rows are {'01'[place.ones > 0]}"
             hint = "a model needs rows of both classes; look at the filters and splits before it"
@@ -201,26 +202,28 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16):
             return self.model(rows.bags, numbers).float()  # type: ignore[no-any-return]
 
-    def _learn(self, rows: Rows) -> None:
+    def _learn(self, rows: Rows, share: float) -> None:
+        """Stage a batch's gradients; `share`: how many rows it has to one of the first batch of its step."""
         assert rows.labels is not None
         logits = self._logits(rows)
         loss = self._loss(logits, rows)
         if not math.isfinite(loss.item()):
             self._refuse(rows, f"the loss is {loss.item()}")
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
         if self.position.epoch == 1:  # later epochs have seen their rows: such scores would flatter
             scores = torch.sigmoid(logits.detach().double()).numpy()
             self.metrics.update(rows.labels, scores, rows.weights)
         empty = {slot: int((np.diff(bag.offsets) == 0).sum()) for slot, bag in rows.bags.items()}
         self.missing.update(rows.count, empty)
 
-    def _step(self, rows: Rows, batches: int) -> None:
+    def _step(self, rows: Rows, share: float) -> None:
+        """Apply what is staged; `share`: of the step's rows, those of its first batch, by which gradients are means."""
         place = self.position
-        if batches > 1:
-            self.tables.scale(1 / batches)
+        if share != 1.0:
+            self.tables.scale(share)
             for parameter in self._parameters:
                 if parameter.grad is not None:
-                    parameter.grad.mul_(1 / batches)
+                    parameter.grad.mul_(share)
         self._set_rates(self.settings.schedule.factor(place.seen))
         try:
             if self.settings.clip_norm is not None:

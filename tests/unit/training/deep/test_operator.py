@@ -180,10 +180,10 @@ def test_an_interrupted_step_goes_on(run: Any, tmp_path: Path, monkeypatch: pyte
     wanted = load(run(step(**attrs), given, threads=1).outputs[""].path)
     learn = Trainer._learn
 
-    def failing(self: Trainer, rows: Any) -> None:
+    def failing(self: Trainer, *given: Any) -> None:
         if self.position.seen > 4000:
             raise KeyboardInterrupt
-        learn(self, rows)
+        learn(self, *given)
 
     monkeypatch.setattr(Trainer, "_learn", failing)
     with pytest.raises(KeyboardInterrupt):

@@ -69,10 +69,10 @@ def test_a_cut_in_the_middle_changes_nothing_and_is_gone_on_from_to_the_bit(tmp_
         run = trainer(tables, model, settings)
         learn = run._learn
 
-        def failing(rows: Any, run: Trainer = run, learn: Any = learn, at: int = at) -> None:
+        def failing(*given: Any, run: Trainer = run, learn: Any = learn, at: int = at) -> None:
             if run.position.seen >= at:
                 raise Stop
-            learn(rows)
+            learn(*given)
 
         run._learn = failing  # type: ignore[method-assign]
         with pytest.raises(Stop):
@@ -132,17 +132,46 @@ def test_what_is_not_finite_never_reaches_the_tables(where: str) -> None:
     assert tables.native.staged_square_sum() == 0
 
 
-def test_clipping_accumulating_and_schedules() -> None:
-    frame = samples(1024)
-    # Two batches of 64 whose mean is one step of 128: the same gradients, summed in another order.
-    tables, model = built(optimizer=Sgd(), dropout=0.0)
-    trainer(tables, model, Settings(accumulate=2, threads=1), loss=log_loss).fit(reading(frame, batch=64))
-    whole, other = built(optimizer=Sgd(), dropout=0.0)
-    trainer(whole, other, Settings(threads=1), loss=log_loss).fit(reading(frame, batch=128))
-    keys = np.arange(300)
-    np.testing.assert_allclose(tables.lookup("user", keys), whole.lookup("user", keys), atol=1e-6)
+@pytest.mark.parametrize("rows", [960, 896, 901, 851])
+def test_accumulated_batches_are_one_batch_however_an_epoch_ends(rows: int) -> None:
+    """Steps of 192 rows as three batches of 64. The last step has all of its batches; two; two and a short one; one and
+    a short one."""
+    frame = samples(rows)
+    tables, model = built(optimizer=Sgd(), dropout=0.0, learning_rate=1.0)
+    trainer(tables, model, Settings(accumulate=3, threads=1), loss=log_loss).fit(reading(frame, batch=64))
+    whole, other = built(optimizer=Sgd(), dropout=0.0, learning_rate=1.0)
+    trainer(whole, other, Settings(threads=1), loss=log_loss).fit(reading(frame, batch=192))
+    for slot in ("user", "item"):  # the same gradients, summed in another order
+        found, wanted = (each.lookup(slot, np.arange(300)) for each in (tables, whole))
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_an_interrupted_run_that_accumulates_goes_on_to_the_bit(tmp_path: Path) -> None:
+    frame = samples(3000)  # 24 batches, the last one short: steps of 5, the last of 4
+    settings = Settings(epochs=2, accumulate=5, deterministic=True, checkpoint_every=1000)
+    wanted = fitted(frame, Settings(epochs=2, accumulate=5, deterministic=True))
+    tables, model = built()
+    run = trainer(tables, model, settings)
+    learn = run._learn
+
+    def failing(*given: Any) -> None:
+        if run.position.seen >= 4200:
+            raise KeyboardInterrupt
+        learn(*given)
+
+    run._learn = failing  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.fit(reading(frame), checkpoints=Checkpoints(tmp_path, tables))
+    tables, model = built()
+    outcome = trainer(tables, model, settings).fit(reading(frame), checkpoints=Checkpoints(tmp_path, tables))
+    assert 3000 <= outcome.resumed_at < 4200
+    assert weights(tables, model) == wanted
+
+
+def test_clipping_and_schedules() -> None:
+    frame, keys = samples(1024), np.arange(300)
     # A schedule that is nothing at first: rates of zero move nothing.
     tables, model = built(optimizer=Sgd())
     before = tables.lookup("user", keys)
