@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,21 @@ def realdata() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data is not here: {SHARED} does not exist")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_registry_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`models:/` names mean nothing but what a test pushes, and nothing is left in the home folder."""
+    place = tmp_path_factory.mktemp("models")
+    names = {"PENSTOCK_REGISTRY": "registry", "PENSTOCK_MODEL_CACHE": "cache", "PENSTOCK_REGISTRY_KEYS": "keys"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: str(place / folder) for name, folder in names.items()})
+    yield
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -22,6 +22,10 @@ COMMANDS = {
     "flow": ("penstock.cli.flow:flow", "Check, run, convert and look at flow files."),
     "operators": ("penstock.cli.operators:operators", "List the installed operators and what each one takes."),
     "features": ("penstock.cli.features:features", "Check, apply and explain feature files."),
+    "models": (
+        "penstock.cli.models:models",
+        "Models by name: push, versions, aliases, rollback, gc, export and import.",
+    ),
     "table": (
         "penstock.cli.table:table",
         "Look into embedding tables: counts, histograms, heaviest keys, differences.",

@@ -12,10 +12,11 @@ import tempfile
 from pathlib import Path
 
 from penstock.data.schema import Schema
-from penstock.errors import PenstockError, RequestError
+from penstock.errors import PenstockError
 from penstock.features import user_functions
 from penstock.features.plan import FILE, Plan, PlanError
 from penstock.operators.base import RunContext
+from penstock.operators.places import is_name, models
 
 
 def keep(plan: Plan, context: RunContext) -> Plan:
@@ -57,12 +58,8 @@ def find_plan(fingerprint: str, context: RunContext) -> Plan:
 
 
 def load(location: str) -> Plan:
-    """The plan of a model bundle or a plan folder. Raises `PlanError`; `models:/` names need the registry."""
-    if location.startswith("models:/"):
-        raise RequestError(
-            f"'{location}' needs the model registry, which is coming", "give the path of a bundle", "FEAT026"
-        )
-    folder = Path(location.removeprefix("file://"))
+    """The plan of a model bundle, of a version in the registry, or in a plan folder. Raises `PlanError`."""
+    folder = models().folder(location) if is_name(location) else Path(location.removeprefix("file://"))
     for place in (folder, folder / "plan", folder / "features"):
         if (place / FILE).is_file():
             return Plan.load(place)
@@ -74,12 +71,14 @@ def load(location: str) -> Plan:
 def function_sources(location: str) -> str:
     """The sources of the user functions that the plan at `location` calls, by hash, as they are imported now: what a
     cache must look at beside the plan itself. Empty where there is no plan, or none that calls any.
+
+    A `models:/` name adds the digest of its version, which stands for the files.
     """
     try:
+        found = [models().digest(location)] if is_name(location) else []
         functions = load(location).document.get("functions", {})
     except PenstockError:
         return ""
-    found = []
     for path, stored in functions.items():
         try:
             found.append(user_functions.find(path, stored["takes"]).sha256)

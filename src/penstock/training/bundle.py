@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -24,15 +22,16 @@ from penstock import __version__
 from penstock.data.schema import ModelInfo
 from penstock.errors import PenstockError, did_you_mean
 from penstock.features.plan import Form, Plan
-from penstock.training.faults import BundleError, RegistryNeeded
+from penstock.operators.places import is_name, models
+from penstock.registry.bundles import check_files, read_manifest, seal
+from penstock.registry.faults import BundleError
 from penstock.training.matrices import Encoder
 from penstock.training.scorers import Scorer, load_scorer
 
 if TYPE_CHECKING:
     import polars as pl
 
-FORMAT_VERSION = 1
-MANIFEST, CATEGORIES = "manifest.json", "categories.json"
+CATEGORIES = "categories.json"
 LIBRARIES = ("lightgbm", "numpy", "polars", "pyarrow")
 
 
@@ -115,13 +114,7 @@ class Bundle:
         (staged / CATEGORIES).write_text(json.dumps(categories, ensure_ascii=False), encoding="utf-8")
         if self.plan:
             self.plan.save(staged)
-        files = {
-            str(path.relative_to(staged)): {"size_bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path in sorted(staged.rglob("*"))
-            if path.is_file()
-        }
         manifest = {
-            "format_version": FORMAT_VERSION,
             "algorithm": self.algorithm,
             "label": self.label,
             "signature": {
@@ -135,23 +128,17 @@ class Bundle:
             "metrics": dict(self.metrics),
             "lineage": dict(self.lineage),
             "libraries": _libraries(),
-            "files": files,
         }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False, default=str)
-        (staged / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(staged, folder)  # noqa: PTH104  a folder into its place, whole
+        seal(staged, folder, manifest)
 
 
 def load(location: str | Path) -> Bundle:
-    """The bundle in a folder. Raises `BundleError` saying what is wrong with it, `RegistryNeeded` for `models:/`."""
-    if str(location).startswith("models:/"):
-        raise RegistryNeeded(str(location))
-    folder = Path(str(location).removeprefix("file://"))
+    """The bundle in a folder, or behind a `models:/` name. Raises `BundleError` saying what is wrong with it."""
+    folder = place_of(str(location))
     manifest = read_manifest(folder)
     try:
-        _check_files(folder, manifest["files"])
+        if not is_name(str(location)):  # the cache has looked at its files when they came in
+            check_files(folder, manifest["files"])
         categories = json.loads((folder / CATEGORIES).read_text(encoding="utf-8"))
         encoder = Encoder.from_dict(manifest["encoder"], categories)
         scorer = load_scorer(folder, manifest["model"], len(encoder.field_names))
@@ -182,40 +169,27 @@ def load(location: str | Path) -> Bundle:
     return bundle
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest alone: enough for a check. Raises `BundleError`."""
-    hint = "an output of type 'model' writes bundles"
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        said = f"{folder} is not a model bundle: it has no {MANIFEST}"
-        raise BundleError(
-            said if folder.exists() else f"there is no model bundle at {folder}", hint, "TRAIN010"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"the manifest of the model bundle {folder} cannot be read: {error}", hint, "TRAIN010"
-        ) from None
-    found = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise BundleError(f"the manifest of {folder} has no format_version", hint, "TRAIN010")
-    if found > FORMAT_VERSION:
-        raise BundleError(
-            f"the model bundle {folder} is of format {found}; this Penstock reads up to {FORMAT_VERSION}",
-            f"it was written by a newer Penstock than this one ({__version__}): upgrade",
-            "TRAIN011",
-        )
-    return dict(manifest)
+def place_of(location: str) -> Path:
+    """The folder of a bundle: itself, or where the registry's local cache holds the version that is named."""
+    return models().folder(location) if is_name(location) else Path(location.removeprefix("file://"))
 
 
-def info_of(folder: Path) -> ModelInfo:
-    """What a check may know of a bundle. Raises `BundleError`."""
-    manifest = read_manifest(folder)
+def info_of(location: str) -> ModelInfo:
+    """What a check may know of a bundle; nothing is fetched for it. Raises `BundleError`, `UnknownVersion`."""
+    if is_name(location):
+        from penstock.registry.door import version
+
+        return _info(version(location).manifest, location)
+    folder = Path(location.removeprefix("file://"))
+    return _info(read_manifest(folder), str(folder))
+
+
+def _info(manifest: Mapping[str, Any], where: str) -> ModelInfo:
     try:
         columns = {c["name"]: c["type"] for c in manifest["signature"]["inputs"]}
         return ModelInfo(manifest["algorithm"], manifest["plan"], manifest["label"], {"columns": columns})
     except (KeyError, TypeError) as error:
-        raise BundleError(f"the manifest of {folder} is not whole: {error}", code="TRAIN010") from None
+        raise BundleError(f"the manifest of {where} is not whole: {error}", code="TRAIN010") from None
 
 
 def one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
@@ -223,27 +197,6 @@ def one_batch(frame: pl.DataFrame) -> pa.RecordBatch:
     table = frame.rechunk().to_arrow().combine_chunks()
     batches = table.to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-
-
-def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    for name, stored in files.items():
-        path = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise BundleError(f"the manifest of {folder} names a file outside it: {name}", code="TRAIN010")
-        if not path.is_file():
-            raise BundleError(f"the model bundle {folder} lacks its file {name}", "copy the whole folder", "TRAIN010")
-        size = path.stat().st_size
-        if size != stored["size_bytes"]:
-            said = f"{name} in the model bundle {folder} has {size:,} bytes, not {stored['size_bytes']:,}"
-            raise BundleError(said, "was it copied whole?", "TRAIN010")
-        if _sha256(path) != stored["sha256"]:
-            said = f"{name} in the model bundle {folder} is not the file that was written with it"
-            raise BundleError(said, "take the whole folder from one training run", "TRAIN012")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _libraries() -> dict[str, str]:

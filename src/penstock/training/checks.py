@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.data.schema import Column, Info, ModelInfo, Schema
@@ -108,23 +107,22 @@ def plain(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def bundle_info(location: str, context: CheckContext) -> tuple[ModelInfo, list[Fault]]:
     """What a bundle's manifest says; faults where it cannot be read."""
-    if location.startswith("models:/"):
-        hint = "name a step or the folder of a bundle for now"
-        said = f"'{location}' needs the model registry, which this version does not have yet"
-        return ModelInfo(), [Fault("TRAIN014", said, hint)]
-    folder = Path(location.removeprefix("file://"))
-    if any(str(folder) == p.rstrip("/") or location == p for p in context.promised):
+    folder = location.removeprefix("file://")
+    if any(folder == p.rstrip("/") or location == p for p in context.promised):
         return ModelInfo(), []
     from penstock.training.bundle import info_of
 
     try:
-        return info_of(folder), []
+        return info_of(location), []
     except PenstockError as error:
         return ModelInfo(), [Fault(error.code, error.message, error.hint)]
 
 
 def user_code(location: str) -> str:
-    """What the cache must know of a bundle beside its files: the user functions that its plan calls."""
+    """What the cache must know of a bundle beside its files: the user functions that its plan calls.
+
+    Of a version in the registry also the digest, which stands for its files.
+    """
     from penstock.features.plans import function_sources
 
     return function_sources(location)

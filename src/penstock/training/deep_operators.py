@@ -123,7 +123,7 @@ class Deep(Trainer):
         return Checked(checked.outputs, tuple(faults))
 
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> Result:
-        from penstock.training.bundle import load
+        from penstock.training.bundle import load, place_of
         from penstock.training.deep.fitting import Task, fit
 
         schema = checks.frame(context.info(self.from_))
@@ -132,7 +132,7 @@ class Deep(Trainer):
         folder: Path | None = None
         if self.start:
             given = inputs.get(self.start)
-            folder = given.path if isinstance(given, Model) else Path(self.start.removeprefix("file://"))
+            folder = given.path if isinstance(given, Model) else place_of(self.start)
         task = Task(
             inputs[self.from_], inputs[self.valid] if self.valid else None, layout, self.label, self.weight, self.time,
             bool(plan) and {name for name, _ in layout.slots} <= set(plan.slots if plan else ()), plan,

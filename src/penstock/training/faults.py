@@ -15,18 +15,6 @@ class InputError(DataError):
     """Columns that cannot be what a model takes (TRAIN006 to TRAIN009, TRAIN015)."""
 
 
-class BundleError(DataError):
-    """A bundle that cannot be loaded or does not fit (TRAIN010 to TRAIN013)."""
-
-
-class RegistryNeeded(RequestError):
-    """A `models:/` name, which only the registry can resolve (TRAIN014)."""
-
-    def __init__(self, name: str) -> None:
-        hint = "name a step or the folder of a bundle for now"
-        super().__init__(f"'{name}' needs the model registry, which this version does not have yet", hint, "TRAIN014")
-
-
 class LearnerMissing(RequestError):
     """LightGBM, which the core install leaves out, is needed and not there (TRAIN019)."""
 

@@ -28,6 +28,7 @@ from penstock.operators.base import (
     Result,
     RunContext,
 )
+from penstock.operators.places import is_name
 from penstock.training import checks
 from penstock.training.inputs import Layout, Wanted, choose
 
@@ -257,15 +258,16 @@ class FrequentItemsets(Process):
 class Predict(Process):
     """Adds the model's score to each row: a probability of label 1, f64 in [0, 1], never null.
 
-    `model` is a step, the folder of a bundle, or models:/NAME. Where the rows were mapped by the model's own feature
-    plan the mapped columns are used; otherwise the bundle's plan maps the raw columns. Rows stream.
+    `model` is a step, the folder of a bundle, or a version in the registry: models:/NAME@ALIAS or models:/NAME/NUMBER.
+    Where the rows were mapped by the model's own feature plan the mapped columns are used; otherwise the bundle's plan
+    maps the raw columns. Rows stream.
     """
 
     type: ClassVar[str] = "predict"
     example: ClassVar[str] = '<process name="scored" type="predict" from="test" model="m"/>'
     row_wise: ClassVar[bool] = True
 
-    model: ModelRef = Field(description="a step, the folder of a bundle, or models:/NAME")
+    model: ModelRef = Field(description="a step, the folder of a bundle, or models:/NAME@ALIAS")
     score: str = Field("score", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="the name of the new column")
 
     def code(self) -> str:
@@ -357,21 +359,26 @@ class ModelInput(Input):
     type: ClassVar[str] = "model"
     example: ClassVar[str] = '<input name="m" type="model" path="out/model"/>'
 
-    path: Location = Field(description="the folder of the bundle, or models:/NAME")
+    path: Location = Field(description="the folder of the bundle, or models:/NAME@ALIAS")
 
     def check(self, context: CheckContext) -> Checked:
         found, faults = checks.bundle_info(self.path, context)
         return Checked({"": found}, tuple(faults))
 
     def paths(self, context: CheckContext) -> tuple[str, ...]:
+        if is_name(self.path):
+            return ()  # its digest is in `code`
         folder = Path(self.path.removeprefix("file://"))
         return tuple(str(p) for p in sorted(folder.rglob("*")) if p.is_file()) if folder.is_dir() else ()
 
     def read(self, context: RunContext) -> Model:
-        from penstock.training.bundle import load
+        from penstock.training.bundle import load, place_of
 
         load(self.path)
-        return Model(Path(self.path.removeprefix("file://")))
+        return Model(place_of(self.path))
+
+    def code(self) -> str:
+        return checks.user_code(self.path) if is_name(self.path) else ""
 
 
 class ModelOutput(Output):

@@ -198,7 +198,7 @@ def test_the_check_knows_the_columns_before_anything_runs(rows: Path) -> None:
         ({"map": ""}, {}, "FEAT003", "neither map nor plan"),
         ({"map": "nowhere.xml"}, {}, "FEAT001", "cannot be read"),
         ({"plan": "/no/such/bundle"}, {}, "FEAT026", "no bundle or plan folder"),
-        ({"plan": "models:/ctr/1"}, {}, "FEAT026", "registry, which is coming"),
+        ({"plan": "models:/ctr/1"}, {}, "REG005", "no model registry at"),
         ({"plan": "train"}, {}, "FEAT026", "carries no feature plan"),
         ({"plan": "model"}, {"model": ModelInfo("gbdt")}, "", ""),
         ({"fit_from": "less"}, {"less": Schema((Column("age", pa.int64()),))}, "FEAT010", "learns from 'town'"),

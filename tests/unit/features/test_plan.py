@@ -127,6 +127,6 @@ def test_a_damaged_plan_does_not_load(plan: Plan, tmp_path: Path, damage: str) -
         Plan.load(folder).apply(ROWS)
 
 
-def test_the_registry_is_not_here_yet() -> None:
-    with pytest.raises(Exception, match="registry, which is coming"):
+def test_a_registry_that_is_not_there_is_said() -> None:
+    with pytest.raises(Exception, match="REG005 there is no model registry"):
         load("models:/ctr@production")

@@ -121,7 +121,7 @@ def test_rows_mapped_by_another_plan_are_not_taken_for_ours(run: Any, mapped: An
 def test_the_manifest_says_what_a_reader_needs(run: Any, mapped: Any) -> None:
     folder = fit(run, mapped, lr_l2="5", trees="20")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["algorithm"] == "gbdt_lr"
     assert manifest["signature"]["inputs"] == [
         {"name": "user_id", "type": "int64"}, {"name": "city", "type": "string"}, {"name": "age", "type": "double"},

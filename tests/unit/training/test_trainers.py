@@ -252,7 +252,7 @@ def test_predict_names_a_missing_column_before_it_runs(rows: Rows) -> None:
 def test_the_registry_is_asked_for_in_words() -> None:
     predict = Predict.model_validate({"from": "x", "model": "models:/ctr@live"})
     [fault] = predict.check({"x": Schema.unknown()}, CheckContext()).faults
-    assert (fault.code, "registry" in fault.message) == ("TRAIN014", True)
+    assert (fault.code, "registry" in fault.message) == ("REG005", True)
 
 
 def test_evaluate_refuses_missing_scores(run: Any) -> None:

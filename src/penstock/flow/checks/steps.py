@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -26,6 +27,7 @@ from penstock.flow.values import (
 )
 from penstock.operators.base import AnyOperator, Form, Input, Operator, Output, Process, Reference
 from penstock.operators.catalog import UnknownOperator, operator, user_operator
+from penstock.operators.places import is_name, models
 
 _KINDS: Mapping[str, type[Operator]] = {"input": Input, "process": Process, "output": Output}
 
@@ -184,9 +186,18 @@ def absolute(text: str, base: Path, several: bool = False) -> str:
     if several and ("," in text or " " in text) and not (base / text).exists():
         return ",".join(absolute(part, base) for part in split_locations(text))
     text = text.strip()
-    if "://" in text or text.startswith("models:"):
+    if is_name(text):
+        return _fixed(text)
+    if "://" in text:
         return text
     return os.path.normpath(os.path.join(base, text))  # noqa: PTH118  asked of every path of a flow
+
+
+def _fixed(name: str) -> str:
+    """The number behind an alias, so that a whole run means one version; what names none is the operator's to tell."""
+    with suppress(PenstockError):
+        return models().fixed(name)
+    return name
 
 
 # --- operators ----------------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""`penstock models`: the registry by hand. Each command parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from penstock.registry import Registry
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_REGISTRY = click.option(
+    "--registry", metavar="URL", default="", help="A folder or postgresql:// address; default: $PENSTOCK_REGISTRY."
+)
+_WHY = click.option("--why", default="", help="Recorded with the change.")
+_VERSION = click.argument("version", metavar="NAME/NUMBER")
+
+
+@click.group()
+def models() -> None:
+    """Models by name: numbered versions, aliases that move between them, and what each was made of."""
+
+
+@models.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The model; a new name makes a new one.")
+@click.option("--alias", "aliases", multiple=True, help="An alias that names the new version; may be repeated.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="May be repeated.")
+@click.option("--notes", default="", help="What a colleague should know of it.")
+@click.option("--blobs", default="", metavar="URL", help="Where a new registry keeps files; asked once.")
+@_REGISTRY
+@_JSON
+def push(
+    path: Path, name: str, aliases: tuple[str, ...], tags: tuple[str, ...], notes: str, blobs: str, registry: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Store the bundle at PATH as the next version of a model.
+
+    Example:  penstock models push out/model --name ctr --alias live
+    """
+    from penstock.registry.pushing import parse_tags
+
+    with _opened(registry, blobs) as opened:
+        version = opened.push(path, name, aliases=aliases, tags=parse_tags(tags), notes=notes)
+    _print(version.as_dict(), f"{version.uri}  {version.digest[:12]}  {version.size_bytes:,} bytes", as_json)
+
+
+@models.command("ls")
+@click.argument("name", default="")
+@_REGISTRY
+@_JSON
+def ls(name: str, registry: str, as_json: bool) -> None:
+    """Every model, or every version of NAME, newest first.
+
+    Example:  penstock models ls ctr
+    """
+    from penstock.registry.telling import listing
+
+    with _opened(registry) as opened:
+        found = opened.list_versions(name)
+    _print([v.as_dict() for v in found], listing(found), as_json)
+
+
+@models.command()
+@click.argument("version", metavar="NAME[@ALIAS|/NUMBER]")
+@_REGISTRY
+@_JSON
+def show(version: str, registry: str, as_json: bool) -> None:
+    """Everything about a version: metrics, lineage, signature, proof; and every move of the model's aliases.
+
+    Example:  penstock models show ctr@live
+    """
+    from penstock.registry.telling import card, document
+
+    with _opened(registry) as opened:
+        found, moves = opened.describe(opened.newest(version) if "@" not in version and "/" not in version else version)
+    _print(document(found, moves), card(found, moves), as_json)
+
+
+@models.command()
+@_VERSION
+@click.argument("alias", required=False, default="")
+@click.option("--delete", default="", metavar="ALIAS", help="Take ALIAS away from the model instead.")
+@_WHY
+@_REGISTRY
+@_JSON
+def alias(version: str, alias: str, delete: str, why: str, registry: str, as_json: bool) -> None:
+    """Let ALIAS name the version NAME/NUMBER (or NAME@OTHER-ALIAS); it moves if it named another one.
+
+    Example:  penstock models alias ctr/4 live --why "won the test of last week"
+    """
+    if bool(alias) == bool(delete):
+        raise click.UsageError("give an ALIAS to set, or --delete ALIAS")
+    with _opened(registry) as opened:
+        if delete:
+            model = version.removeprefix("models:/").partition("/")[0].partition("@")[0]
+            opened.drop_alias(model, delete, why)
+            _print({"name": model, "alias": delete, "version": None}, f"{model}@{delete} is gone", as_json)
+            return
+        found = opened.alias(version, alias, why)
+    _print(
+        {"name": found.name, "alias": alias, "version": found.number}, f"{found.name}@{alias} -> {found.uri}", as_json
+    )
+
+
+@models.command()
+@click.argument("name")
+@click.option("--alias", "alias", default="live", show_default=True, help="The alias that goes back.")
+@click.option(
+    "--to", "number", type=click.IntRange(1), default=None, help="To this earlier version; default: the last."
+)
+@_WHY
+@_REGISTRY
+@_JSON
+def rollback(name: str, alias: str, number: int | None, why: str, registry: str, as_json: bool) -> None:
+    """Return an alias of NAME to an earlier version.
+
+    Example:  penstock models rollback ctr --why "clicks fell by a fifth"
+    """
+    with _opened(registry) as opened:
+        found = opened.rollback(name, alias, number or 0, why)
+    _print({"name": name, "alias": alias, "version": found.number}, f"{name}@{alias} -> {found.uri}", as_json)
+
+
+@models.command()
+@_VERSION
+@click.option("--why", default="by hand", show_default=True, help="Shown wherever the pin keeps the version.")
+@click.option("--remove", is_flag=True, help="Let gc have it again.")
+@_REGISTRY
+@_JSON
+def pin(version: str, why: str, remove: bool, registry: str, as_json: bool) -> None:
+    """Keep a version from gc for good.
+
+    Example:  penstock models pin ctr/4 --why "the audit of 2026"
+    """
+    with _opened(registry) as opened:
+        found = opened.pin(version, "" if remove else why)
+    _print(found.as_dict(), f"{found.uri} is {'pinned: ' + found.pinned if found.pinned else 'not pinned'}", as_json)
+
+
+def _opened(registry: str, blobs: str = "") -> Registry:
+    from penstock.registry import Registry
+
+    return Registry(registry or None, blobs or None)
+
+
+def _print(found: Any, text: str, as_json: bool) -> None:
+    click.echo(json.dumps(found, ensure_ascii=False, default=str) if as_json else text)
