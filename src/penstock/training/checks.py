@@ -118,6 +118,20 @@ def bundle_info(location: str, context: CheckContext) -> tuple[ModelInfo, list[F
         return ModelInfo(), [Fault(error.code, error.message, error.hint)]
 
 
+def start_faults(start: str, algorithm: str, inputs: Mapping[str, Info], context: CheckContext) -> list[Fault]:
+    """What is wrong with going on from the model `start`: it cannot be read, or is another algorithm's."""
+    if not start:
+        return []
+    found = inputs.get(start)
+    faults: list[Fault] = []
+    if not isinstance(found, ModelInfo):
+        found, faults = bundle_info(start, context)
+    if found.algorithm and found.algorithm != algorithm:
+        said = f"start is a model of '{found.algorithm}', and {algorithm} goes on from models of {algorithm} alone"
+        faults.append(Fault("TRAIN020", said, "leave start out to begin anew"))
+    return faults
+
+
 def user_code(location: str) -> str:
     """What the cache must know of a bundle beside its files: the user functions that its plan calls.
 

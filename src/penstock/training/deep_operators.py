@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from penstock.data.schema import Info, ModelInfo
+from penstock.data.schema import Info
 from penstock.operators.base import (
     CheckContext,
     Checked,
@@ -134,9 +134,9 @@ class Deep(Trainer):
             given = inputs.get(self.start)
             folder = given.path if isinstance(given, Model) else place_of(self.start)
         task = Task(
-            inputs[self.from_], inputs[self.valid] if self.valid else None, layout, self.label, self.weight, self.time,
+            inputs[self.from_], inputs[self.valid] if self.valid else None, layout, self.label, self.weight,
             bool(plan) and {name for name, _ in layout.slots} <= set(plan.slots if plan else ()), plan,
-            load(folder) if folder else None, folder, self.batch, self.shuffle, self.changed == "anew",
+            load(folder) if folder else None, self.time, folder, self.batch, self.shuffle, self.changed == "anew",
         )  # fmt: skip
         settings = self._settings(inputs, context)
         log = self._log if self.tensorboard else None
@@ -198,12 +198,4 @@ class Deep(Trainer):
             faults.append(
                 Fault("TRAIN007", f"time: there is no column '{self.time}'", f"columns: {listed(schema.names)}")
             )
-        if self.start:
-            found = inputs.get(self.start)
-            if not isinstance(found, ModelInfo):
-                found, more = checks.bundle_info(self.start, context)
-                faults += more
-            if found.algorithm and found.algorithm != self.type:
-                said = f"start is a model of '{found.algorithm}', and deep goes on from models of deep alone"
-                faults.append(Fault("TRAIN020", said, "leave start out to begin anew"))
-        return faults
+        return faults + checks.start_faults(self.start, self.type, inputs, context)

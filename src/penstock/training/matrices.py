@@ -34,6 +34,12 @@ class Keys:
         kept = np.repeat(rows, lengths)
         return Keys(_offsets(lengths[rows]), self.keys[kept], self.values[kept] if self.values is not None else None)
 
+    def part(self, start: int, stop: int) -> Keys:
+        """Rows `start` to `stop`: views of these."""
+        offsets = self.offsets[start : stop + 1]
+        a, b = offsets[0], offsets[-1]
+        return Keys(offsets - a, self.keys[a:b], self.values[a:b] if self.values is not None else None)
+
     def place(self, position: int) -> Keys:
         """The keys at one place of their lists."""
         lengths = np.diff(self.offsets)
@@ -49,6 +55,10 @@ class Matrix:
     rows: int
     numbers: npt.NDArray[Any]
     slots: tuple[Keys, ...]
+
+    def part(self, start: int, stop: int) -> Matrix:
+        """Rows `start` to `stop`."""
+        return Matrix(stop - start, self.numbers[start:stop], tuple(keys.part(start, stop) for keys in self.slots))
 
 
 @dataclass

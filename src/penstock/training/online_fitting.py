@@ -27,14 +27,14 @@ VALUE_BITS = np.uint64(52)
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt from what. `shared`: the keys say which slot they are of; `start`: a model to go on from."""
+    """What is learnt from what. `mapped`: the keys say which slot they are of; `start`: a model to go on from."""
 
     frame: Any
     valid: Any | None
     layout: Layout
     label: str
     weight: str
-    shared: bool
+    mapped: bool
     plan: Plan | None
     start: Bundle | None
 
@@ -50,7 +50,7 @@ def fit(task: Task, parameters: OnlineParameters, context: RunContext) -> tuple[
         _require(names, task.valid.collect_schema().names())
     frame = task.frame.select(names)
     batches: Iterator[pa.RecordBatch] = iter(context.batches(frame))
-    stream, batches = begin(task.layout, task.shared, parameters, batches, context)
+    stream, batches = begin(task.layout, task.mapped, parameters, batches, context)
     sections: list[Mapping[str, Any]] = []
     if task.start is not None:
         sections.append(_go_on(task, task.start, stream))

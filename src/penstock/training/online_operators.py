@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from penstock.data.schema import Info, ModelInfo
-from penstock.operators.base import CheckContext, Checked, Fault, Model, ModelRef, Result, RunContext
+from penstock.data.schema import Info
+from penstock.operators.base import CheckContext, Checked, Model, ModelRef, Result, RunContext
 from penstock.training import checks
 from penstock.training.operators import Trainer
 
@@ -37,15 +37,7 @@ class _Online(Trainer):
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
         checked = super().check(inputs, context)
-        if not self.start:
-            return checked
-        found = inputs.get(self.start)
-        faults: list[Fault] = []
-        if not isinstance(found, ModelInfo):
-            found, faults = checks.bundle_info(self.start, context)
-        if found.algorithm and found.algorithm != self.type:
-            said = f"start is a model of '{found.algorithm}', and {self.type} goes on from models of {self.type} alone"
-            faults.append(Fault("TRAIN020", said, "leave start out to begin anew"))
+        faults = checks.start_faults(self.start, self.type, inputs, context)
         return Checked(checked.outputs, (*checked.faults, *faults))
 
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> Result:
@@ -60,9 +52,9 @@ class _Online(Trainer):
             given = inputs.get(self.start)
             start = load(given.path if isinstance(given, Model) else self.start)
         slots = [schema.get(name) for name, _ in layout.slots]
-        shared = not layout.positions and all(c is not None and c.role == "slot" for c in slots)
+        mapped = not layout.positions and all(c is not None and c.role == "slot" for c in slots)
         valid = inputs[self.valid] if self.valid else None
-        task = Task(inputs[self.from_], valid, layout, self.label, self.weight, shared, plan, start)
+        task = Task(inputs[self.from_], valid, layout, self.label, self.weight, mapped, plan, start)
         encoder, fitted = fit(task, self._parameters(context), context)
         return self._bundled(encoder, fitted, plan, schema, context)
 

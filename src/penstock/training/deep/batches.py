@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from penstock.training.matrices import Encoder, Keys, Matrix, joined
+from penstock.training.matrices import Encoder, Matrix, joined
 from penstock.training.tables import Bag
 
 Floats = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ class Rows:
 
     @cached_property
     def bags(self) -> Mapping[str, Bag]:
-        return bags_of(self.encoder, self.matrix)
+        return bags_of(self.encoder.field_names, self.matrix)
 
     @property
     def numbers(self) -> Floats:
@@ -46,15 +46,18 @@ class Rows:
         """The newest of its rows."""
         return int(self.times.max()) if self.times is not None and self.count else 0
 
-    def slice(self, start: int, stop: int) -> Rows:
-        def part(column: npt.NDArray | None) -> npt.NDArray | None:  # type: ignore[type-arg]
-            return column[start:stop] if column is not None else None
+    def __len__(self) -> int:
+        return self.count
 
-        slots = tuple(_slice(keys, start, stop) for keys in self.matrix.slots)
-        matrix = Matrix(stop - start, self.matrix.numbers[start:stop], slots)
+    def slice(self, offset: int, length: int) -> Rows:
+        stop = offset + length
+
+        def part(column: npt.NDArray | None) -> npt.NDArray | None:  # type: ignore[type-arg]
+            return column[offset:stop] if column is not None else None
+
         return replace(
-            self, first=self.first + start, matrix=matrix, labels=part(self.labels), weights=part(self.weights),
-            times=part(self.times),
+            self, first=self.first + offset, matrix=self.matrix.part(offset, stop), labels=part(self.labels),
+            weights=part(self.weights), times=part(self.times),
         )  # fmt: skip
 
 
@@ -77,15 +80,9 @@ def join(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def bags_of(encoder: Encoder, matrix: Matrix) -> Mapping[str, Bag]:
-    """Slot -> its bag; a key list whose places are fields has a slot a place."""
+def bags_of(names: Sequence[str], matrix: Matrix) -> Mapping[str, Bag]:
+    """Slot -> its bag. `names`: of the matrix's slots; a key list whose places are fields has a slot a place."""
     return {
         name: Bag(keys.keys.view(np.int64), keys.offsets, keys.values)
-        for name, keys in zip(encoder.field_names, matrix.slots, strict=True)
+        for name, keys in zip(names, matrix.slots, strict=True)
     }
-
-
-def _slice(keys: Keys, start: int, stop: int) -> Keys:
-    offsets = keys.offsets[start : stop + 1]
-    a, b = offsets[0], offsets[-1]
-    return Keys(offsets - a, keys.keys[a:b], keys.values[a:b] if keys.values is not None else None)

@@ -12,9 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.data.targets import sync
-from penstock.features.plan import Plan
 from penstock.operators.base import RunContext
-from penstock.training.bundle import Bundle
+from penstock.training import online_fitting
 from penstock.training.checkpoints import Checkpoints
 from penstock.training.deep.building import Built, Parameters, build
 from penstock.training.deep.export import to_onnx
@@ -32,18 +31,10 @@ from penstock.training.snapshots import write_snapshot
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is learnt from what, and how it is read. `mapped`: the keys are a feature plan's, slot by slot."""
+class Task(online_fitting.Task):
+    """And how it is read. `start_folder`: where the bundle `start` lies."""
 
-    frame: Any
-    valid: Any | None
-    layout: Layout
-    label: str
-    weight: str
     time: str
-    mapped: bool
-    plan: Plan | None
-    start: Bundle | None
     start_folder: Path | None
     batch: int
     shuffle: int

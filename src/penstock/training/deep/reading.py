@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ class Reading:
         """
         ahead = Prefetched(lambda: self._encoded(epoch, skip), AHEAD)
         with ahead:
-            yield from _cut(ahead, self.batch)
+            yield from _pieces(ahead, self.batch, join)
         self.waited_s += ahead.waited_s
 
     def _encoded(self, epoch: int, skip: int) -> Iterator[Rows]:
@@ -76,10 +76,12 @@ class Reading:
             rows = self._rows(part, at)
             at += part.num_rows
             if at > skip:
-                yield rows.slice(max(0, skip - rows.first), rows.count) if rows.first < skip else rows
+                known = max(0, skip - rows.first)
+                yield rows.slice(known, rows.count - known) if known else rows
 
     def _shuffled(self, parts: Iterable[pa.RecordBatch], epoch: int, begin: int) -> Iterator[pa.RecordBatch]:
-        for number, block in enumerate(_blocks(parts, self.shuffle), begin // self.shuffle):
+        blocks = _pieces(parts, self.shuffle, _one)
+        for number, block in enumerate(blocks, begin // self.shuffle):
             draws = np.random.default_rng((self.seed, epoch, number))
             yield block.take(pa.array(draws.permutation(block.num_rows)))
 
@@ -93,7 +95,7 @@ class Reading:
             weights = (read_weights(column, self.weight) if held else np.zeros(len(column))).astype(np.float32)
         times = seconds(part.column(self.time)) if self.time else None
         matrix = self.encoder.encode(part.select(list(self.encoder.layout.columns)))
-        numbers = standardised(matrix.numbers, self.means, self.scales)
+        numbers = scaled(matrix.numbers, self.means, self.scales)
         return Rows(first, self.encoder, type(matrix)(matrix.rows, numbers, matrix.slots), labels, weights, times)
 
     def _labels(self, part: pa.RecordBatch, first: int) -> npt.NDArray[np.float32]:
@@ -109,11 +111,6 @@ class Reading:
                     f"label '{self.label}' mixes -1, 0 and 1; labels are 0 and 1, or -1 and 1", "", "TRAIN002"
                 )
         return labels.astype(np.float32)
-
-
-def standardised(numbers: npt.NDArray[Any], means: Floats, scales: Floats) -> npt.NDArray[np.float32]:
-    """(rows, columns) f32; what is missing counts as the mean."""
-    return scaled(numbers, means, scales) if numbers.shape[1] else np.zeros(numbers.shape, np.float32)
 
 
 def seconds(column: pa.Array) -> npt.NDArray[np.int64]:
@@ -184,38 +181,32 @@ class Prefetched(Generic[T]):
             pass
 
 
-def _cut(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
-    held: list[Rows] = []
+class Sliced(Protocol):
+    """Rows that can be cut: `Rows`, and Arrow's record batches."""
+
+    def __len__(self) -> int: ...
+    def slice(self, offset: int, length: int) -> Self: ...
+
+
+S = TypeVar("S", bound=Sliced)
+
+
+def _pieces(parts: Iterable[S], size: int, joined: Callable[[list[S]], S]) -> Iterator[S]:
+    """The rows of all parts in pieces of `size`, the last one smaller."""
+    held: list[S] = []
     count = 0
     for part in parts:
         at = 0
-        while at < part.count:
-            stop = min(part.count, at + size - count)
-            held.append(part.slice(at, stop))
-            count += stop - at
-            at = stop
-            if count == size:
-                yield join(held)
-                held, count = [], 0
-    if held:
-        yield join(held)
-
-
-def _blocks(parts: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
-    held: list[pa.RecordBatch] = []
-    count = 0
-    for part in parts:
-        at = 0
-        while at < part.num_rows:
-            taken = part.slice(at, size - count)
+        while at < len(part):
+            taken = part.slice(at, min(len(part) - at, size - count))
             held.append(taken)
-            count += taken.num_rows
-            at += taken.num_rows
+            count += len(taken)
+            at += len(taken)
             if count == size:
-                yield _one(held)
+                yield joined(held)
                 held, count = [], 0
     if held:
-        yield _one(held)
+        yield joined(held)
 
 
 def _one(parts: list[pa.RecordBatch]) -> pa.RecordBatch:

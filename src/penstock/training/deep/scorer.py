@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from penstock.training.deep.batches import bags_of
 from penstock.training.matrices import Matrix
 from penstock.training.online_scorer import scaled, sigmoid
 from penstock.training.snapshots import Snapshot
@@ -60,19 +61,12 @@ class DeepScorer:
         return ort.InferenceSession(self.folder / DENSE, options, providers=["CPUExecutionProvider"])
 
     def scores(self, matrix: Matrix, threads: int) -> Floats:
-        bags = {
-            name: Bag(keys.keys.view(np.int64), keys.offsets, keys.values)
-            for name, keys in zip(self.slots, matrix.slots, strict=True)
-        }
-        numbers = scaled(matrix.numbers, self.means, self.scales) if len(self.numbers) else None
-        logits = [
-            self._logits({name: _part(bag, a, b) for name, bag in bags.items()}, numbers, a, b)
-            for a in range(0, matrix.rows, BLOCK)
-            for b in [min(matrix.rows, a + BLOCK)]
-        ]
+        blocks = range(0, matrix.rows, BLOCK)
+        logits = [self._logits(matrix.part(a, min(matrix.rows, a + BLOCK))) for a in blocks]
         return sigmoid(np.concatenate([np.zeros(0), *logits]))
 
-    def _logits(self, bags: Mapping[str, Bag], numbers: npt.NDArray[np.float32] | None, a: int, b: int) -> Floats:
+    def _logits(self, matrix: Matrix) -> Floats:
+        bags = bags_of(self.slots, matrix)
         given: dict[str, Any] = {}
         for feed in self.feeds:
             slots = feed["slots"]
@@ -83,7 +77,7 @@ class DeepScorer:
             elif feed["kind"] == "lengths":
                 value = np.diff(bags[slots[0]].offsets)
             else:
-                value = numbers[a:b] if numbers is not None else np.zeros((b - a, 0), np.float32)
+                value = scaled(matrix.numbers, self.means, self.scales)
             given[feed["name"]] = value
         logits: npt.NDArray[np.float32] = self.session.run(["logit"], given)[0]
         return logits.astype(np.float64)
@@ -119,9 +113,3 @@ class DeepScorer:
             folder, stored["feeds"], stored["slots"], [n["name"] for n in numbers], means, scales, stored["tables"],
             stored["shared"], str(stored["model"]),
         )  # fmt: skip
-
-
-def _part(bag: Bag, start: int, stop: int) -> Bag:
-    offsets = bag.offsets[start : stop + 1]
-    a, b = offsets[0], offsets[-1]
-    return Bag(bag.keys[a:b], offsets - a, bag.weights[a:b] if bag.weights is not None else None)

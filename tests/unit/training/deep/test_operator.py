@@ -105,13 +105,13 @@ def test_predict_agrees_with_what_was_trained(run: Any, monkeypatch: pytest.Monk
     test = frame(500, 1)
     from penstock.training.bundle import one_batch
     from penstock.training.deep.batches import bags_of
-    from penstock.training.deep.reading import standardised
+    from penstock.training.online_scorer import scaled
 
     matrix = bundle.encoder.encode(one_batch(test.select(bundle.encoder.layout.columns)))
     scorer: Any = bundle.scorer
-    numbers = torch.from_numpy(standardised(matrix.numbers, scorer.means, scorer.scales))
+    numbers = torch.from_numpy(scaled(matrix.numbers, scorer.means, scorer.scales))
     with torch.no_grad():
-        logits = kept["model"].eval()(bags_of(bundle.encoder, matrix), numbers)
+        logits = kept["model"].eval()(bags_of(bundle.encoder.field_names, matrix), numbers)
     np.testing.assert_allclose(bundle.score(test), torch.sigmoid(logits.double()).numpy(), atol=1e-5)
 
 
