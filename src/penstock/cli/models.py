@@ -141,6 +141,31 @@ def pin(version: str, why: str, remove: bool, registry: str, as_json: bool) -> N
     _print(found.as_dict(), f"{found.uri} is {'pinned: ' + found.pinned if found.pinned else 'not pinned'}", as_json)
 
 
+@models.command()
+@click.option("--yes", is_flag=True, help="Do it; without it gc only says what it would do.")
+@click.option("--keep", type=click.IntRange(1), default=5, show_default=True, help="Newest versions kept of a model.")
+@click.option(
+    "--grace-days", type=click.FloatRange(0), default=7.0, show_default=True,
+    help="How long a version lies with a tombstone before its files go.",
+)  # fmt: skip
+@_REGISTRY
+@_JSON
+def gc(yes: bool, keep: int, grace_days: float, registry: str, as_json: bool) -> None:
+    """Remove the files of versions that nothing refers to. Says what it would do unless told --yes.
+
+    Kept: what aliases name or go back to, pins, what running hosts hold, the newest of each model, and what kept
+    versions were trained on from.
+
+    Example:  penstock models gc --keep 10 --yes
+    """
+    from penstock.registry.sweep import DAY_S, Policy
+    from penstock.registry.telling import swept
+
+    with _opened(registry) as opened:
+        found = opened.gc(Policy(keep, grace_days * DAY_S), dry_run=not yes)
+    _print(found.as_dict(), swept(found), as_json)
+
+
 def _opened(registry: str, blobs: str = "") -> Registry:
     from penstock.registry import Registry
 

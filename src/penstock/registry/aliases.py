@@ -66,32 +66,29 @@ def rollback(db: Connection, model: str, alias: str, number: int, why: str) -> V
     """
     present = rows.numbered(db, Name(model, alias=alias))
     been = [m for m in history(db, model) if m.alias == alias]
-    earlier = _earlier(been, present)
     if not number:
-        if not earlier:
-            said = f"alias '{alias}' of model '{model}' has named no other version than {present}"
-            raise UnknownVersion(said, f"penstock models alias {model}/NUMBER {alias} moves it", "REG003")
-        number = earlier[0]
-    elif number not in earlier:
-        listed = ", ".join(map(str, earlier)) or "none"
+        before = _before(been, present)
+        if not before:
+            said = f"alias '{alias}' of model '{model}' named no version before {present}"
+            raise UnknownVersion(said, f"penstock models alias {model}/NUMBER {alias} moves it anywhere", "REG003")
+        number = before
+    elif number not in {m.new for m in been}:
+        listed = ", ".join(str(m.new) for m in been if m.new) or "none"
         said = f"alias '{alias}' of model '{model}' never named version {number}"
         raise UnknownVersion(said, f"earlier ones: {listed}; penstock models alias moves it anywhere", "REG003")
     return move(db, Name(model, number=number), alias, why or f"rollback from {present}")
 
 
-def _earlier(moves: Sequence[Move], present: int) -> list[int]:
-    """Numbers the alias has had, the latest first, as a stack: rolling back twice goes back twice."""
+def _before(moves: Sequence[Move], present: int) -> int | None:
+    """What the alias named before `present`. Moves are a stack, so that rolling back twice goes back twice."""
     stack: list[int] = []
     for each in moves:
-        if each.new is None:
-            continue
         if each.new in stack:
             del stack[stack.index(each.new) + 1 :]
-        else:
+        elif each.new is not None:
             stack.append(each.new)
     below = stack[: stack.index(present)] if present in stack else stack
-    above = [m.new for m in moves if m.new is not None and m.new not in below and m.new != present]
-    return [*reversed(below), *dict.fromkeys(reversed(above))]
+    return below[-1] if below else None
 
 
 def history(db: Connection, model: str) -> list[Move]:

@@ -1,7 +1,8 @@
 """The database behind a registry: SQLite in a folder, or PostgreSQL by URL; the schema kept up by alembic.
 
 Reading never creates a registry: one that is lost must not come back empty. SQLite runs in WAL and writes begin with
-BEGIN IMMEDIATE; on PostgreSQL rows are locked where the text says so. A failure to reach it is `RegistryLost` (REG005).
+BEGIN IMMEDIATE; on PostgreSQL writers share a lock that gc takes alone. A failure to reach it is `RegistryLost`
+(REG005).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import NullPool
 
 from penstock.data.stores import local_path
 from penstock.errors import PenstockError, RequestError
@@ -25,7 +25,7 @@ FILE = "registry.sqlite"
 #: Another writer's transaction takes milliseconds; a laptop that slept takes longer.
 BUSY_S = 30.0
 #: Any number will do, as long as every host takes the same one.
-_MIGRATION_LOCK = 5_170_422
+_MIGRATION_LOCK, _WRITERS_LOCK = 5_170_422, 5_170_423
 
 
 class Database:
@@ -59,12 +59,15 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Makes the registry, and brings its schema up, where needed."""
+    def write(self, alone: bool = False) -> Iterator[Connection]:
+        """Makes the registry, and brings its schema up, where needed. `alone`: while nobody else writes (gc)."""
         with self._speaking():
             if not self._current:
                 self._check(create=True)
             with self.engine.connect().execution_options(penstock_write=True) as connection, connection.begin():
+                if self.file is None:  # SQLite has one writer at a time anyhow
+                    lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+                    connection.execute(sa.text(f"SELECT {lock}(:lock)"), {"lock": _WRITERS_LOCK})
                 yield connection
 
     def close(self) -> None:
@@ -150,7 +153,8 @@ def _engine(url: URL) -> Engine:
         except ImportError as error:
             said = "a registry on PostgreSQL needs psycopg, which is not installed"
             raise RequestError(said, "pip install 'penstock[postgres]'", "REG004") from error
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_S, "check_same_thread": False})
+    # Kept open between transactions: the last connection to close pays for a checkpoint.
+    engine = sa.create_engine(url, pool_size=2, connect_args={"timeout": BUSY_S, "check_same_thread": False})
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:

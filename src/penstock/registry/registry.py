@@ -21,6 +21,7 @@ from penstock.registry.blobs import Blobs
 from penstock.registry.cache import Cache, Held
 from penstock.registry.database import Database
 from penstock.registry.faults import RegistryLost, UnknownVersion
+from penstock.registry.sweep import Policy, Swept, gc
 from penstock.registry.tables import leases
 from penstock.registry.tables import settings as setting_rows
 from penstock.registry.tables import versions as version_rows
@@ -192,6 +193,12 @@ class Registry:
             db.execute(sa.delete(leases).where(leases.c.holder == holder))
             for version in {(v.name, v.number) for v in held}:
                 db.execute(leases.insert().values(holder=holder, model=version[0], number=version[1], until=until))
+
+    # --- what nobody needs ---
+
+    def gc(self, policy: Policy | None = None, dry_run: bool = True) -> Swept:
+        """What could go, and with `dry_run=False` make it go. Several transactions (`sweep.py`)."""
+        return gc(self.database, self.blobs, policy or Policy(), dry_run)
 
     # --- inside ---
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.registry.aliases import Move
+from penstock.registry.sweep import Swept
 from penstock.registry.versions import Version
 
 
@@ -64,6 +65,17 @@ def card(version: Version, moves: Sequence[Move]) -> str:
         lines += ["", "aliases, newest move first"]
         lines += [f"  {move_line(move)}" for move in reversed(moves[-20:])]
     return "\n".join(lines)
+
+
+def swept(found: Swept) -> str:
+    """What gc did, or would do."""
+    would = "would be " if found.dry_run else ""
+    lines = [f"{uri:<24} kept: {why}" for uri, why in found.kept.items()]
+    lines += [f"{uri:<24} {would}given a tombstone" for uri in found.tombstoned]
+    lines += [f"{uri:<24} has a tombstone, and waits" for uri in found.waiting]
+    lines += [f"{uri:<24} {would}removed" for uri in found.swept]
+    freed = f"{found.blobs} files of {size(found.freed_bytes)} {would}removed, {size(found.later_bytes)} later"
+    return "\n".join([*lines, f"{freed}; --yes does it" if found.dry_run else freed])
 
 
 def move_line(move: Move) -> str:

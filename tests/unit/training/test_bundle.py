@@ -179,7 +179,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "TRAIN010", "it has no manifest.json"),
     "not json": (lambda f: (f / "manifest.json").write_text("{"), "TRAIN010", "cannot be read"),
     "not an object": (lambda f: (f / "manifest.json").write_text("[]"), "TRAIN010", "no format_version"),
-    "newer": (lambda f: _edit(f, lambda m: m.update(format_version=2)), "TRAIN011", "of format 2; this Penstock reads"),
+    "newer": (lambda f: _edit(f, lambda m: m.update(format_version=3)), "TRAIN011", "of format 3; this Penstock reads"),
     "no model": (lambda f: _edit(f, lambda m: m.pop("model")), "TRAIN010", "it lacks 'model'"),
     "odd model": (lambda f: _edit(f, lambda m: m["model"].update(form="x")), "TRAIN010", "unknown form 'x'"),
     "odd types": (lambda f: _edit(f, lambda m: m.update(encoder=[])), "TRAIN010", "cannot be read"),
