@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.data.schema import Column, Info, ModelInfo, Schema
 from penstock.errors import PenstockError, did_you_mean
-from penstock.operators.base import CheckContext, Checked, Fault, RunContext
+from penstock.operators.base import CheckContext, Checked, Fault, Model, RunContext
 from penstock.operators.column_checks import listed
+from penstock.operators.places import is_name
 from penstock.training.faults import LearnerMissing, need_trees
 from penstock.training.inputs import Layout, is_list, is_number
 
@@ -99,9 +101,19 @@ def raw_types(schema: Schema, plan: Plan | None, context: RunContext) -> Mapping
     return beside | {str(name): str(type_) for name, type_ in stored.items()}
 
 
-def plain(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
+def parent_of(start: str, inputs: Mapping[str, Any]) -> str:
+    """What a warm start went on from, for the lineage: a `models:/` name, or the digest of a bundle; "" for none."""
+    from penstock.registry.bundles import digest_of_folder
+
+    given = inputs.get(start)
+    if not start or is_name(start):
+        return start
+    return digest_of_folder(given.path if isinstance(given, Model) else Path(start.removeprefix("file://")))
+
+
+def plain(lineage: Mapping[str, Any]) -> dict[str, Any]:
     """Lineage as JSON values."""
-    found: Mapping[str, Any] = json.loads(json.dumps(dict(lineage), default=str))
+    found: dict[str, Any] = json.loads(json.dumps(dict(lineage), default=str))
     return found
 
 

@@ -56,7 +56,7 @@ class _Online(Trainer):
         valid = inputs[self.valid] if self.valid else None
         task = Task(inputs[self.from_], valid, layout, self.label, self.weight, mapped, plan, start)
         encoder, fitted = fit(task, self._parameters(context), context)
-        return self._bundled(encoder, fitted, plan, schema, context)
+        return self._bundled(encoder, fitted, plan, schema, context, checks.parent_of(self.start, inputs))
 
     def _rates(self) -> Rates:
         from penstock.training.online_scorer import Rates

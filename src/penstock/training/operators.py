@@ -91,14 +91,17 @@ class Trainer(Process):
         plan = checks.plan_of(schema, layout, context)
         return self._bundled(samples.encoder, fit, plan, schema, context)
 
-    def _bundled(self, encoder: Encoder, fit: Fit, plan: Plan | None, schema: Schema, context: RunContext) -> Result:
-        """The model as a bundle in the node's scratch folder, with what is told of it."""
+    def _bundled(
+        self, encoder: Encoder, fit: Fit, plan: Plan | None, schema: Schema, context: RunContext, parent: str = ""
+    ) -> Result:
+        """The model as a bundle in the node's scratch folder, with what is told of it. `parent`: what it began from."""
         from penstock.training.bundle import Bundle
 
+        lineage = checks.plain(context.lineage) | ({"parent": parent} if parent else {})
         parameters = self.model_dump(by_alias=True, mode="json", exclude_defaults=False)
         bundle = Bundle(
             self.type, self.label, encoder, fit.scorer, plan, checks.raw_types(schema, plan, context),
-            parameters, fit.numbers, checks.plain(context.lineage),
+            parameters, fit.numbers, lineage,
         )  # fmt: skip
         folder = context.scratch / "bundle"
         bundle.save(folder)
