@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from penstock import native
 from penstock.errors import RequestError, did_you_mean
-from penstock.training.artefacts import ArtefactError, recorded, told
+from penstock.training.artefacts import ArtefactError, fault, recorded, told
+from penstock.training.table_rows import CheckpointRows, batches
 from penstock.training.tables import EmbeddingTables
 
 
@@ -109,12 +113,21 @@ class Checkpoints:
             return self._native.prune()
 
 
-def carry(folder: Path, into: EmbeddingTables, names: Sequence[str] | Mapping[str, str]) -> dict[str, int]:
+def carry(
+    folder: Path,
+    into: EmbeddingTables,
+    names: Sequence[str] | Mapping[str, str],
+    *,
+    state: Literal["keep", "fresh"] = "keep",
+) -> dict[str, int]:
     """Fill tables of another model with the rows, state included, of tables of the newest cut in `folder`.
 
     `names`: tables of one name in both, or {name there: name here}. Their dim, optimizer and type of values must be
     alike; init, admission, eviction, slots and plan may differ, and whether a key still means the same is the caller's
     to know. Learning rates stay as they are here. Returns the rows of each, by the name here.
+
+    `state="fresh"`: rows come with their values, counts and times, and the optimizer begins anew, as with rows that it
+    had just made; it and the type of values may then differ. Sightings of keys that have no row yet are forgotten.
 
     Raises `RequestError` for a table that is not there or here, `ArtefactError` for one that is made otherwise
     (TRAIN033), has rows already (TRAIN039), or is damaged (TRAIN031). Nothing is filled then.
@@ -131,8 +144,34 @@ def carry(folder: Path, into: EmbeddingTables, names: Sequence[str] | Mapping[st
             raise RequestError(f"there is no table '{name}' {'in ' + str(folder) if known is there else where}", hint)
     numbers = [(there.index(old), here.index(new)) for old, new in pairs.items()]
     with told(Path(folder)):
-        rows = native.carry(str(folder), into.native, numbers)
+        if state == "fresh":
+            rows = _carry_fresh(Path(folder), into, numbers)
+        else:
+            rows = native.carry(str(folder), into.native, numbers)
     return dict(zip(pairs.values(), rows, strict=True))
+
+
+def _carry_fresh(folder: Path, into: EmbeddingTables, numbers: Sequence[tuple[int, int]]) -> list[int]:
+    source = CheckpointRows(folder)
+    filled = [here for _, here in numbers]
+    for there, here in numbers:
+        facts, table = source.tables[there], into.tables[here]
+        if facts.dim != table.dim:
+            differ = {"what": f"table '{table.name}': dim", "found": str(facts.dim), "expected": str(table.dim)}
+            raise fault("mismatch", "", differ, str(folder))
+        if into.rows[table.name] or filled.count(here) > 1:
+            raise fault("not_empty", "", {"table": table.name}, "")
+    for there, _ in numbers:
+        for _ in batches(source, there):
+            pass  # damage is found before the first row is put
+    for there, here in numbers:
+        scored = into.native.shape(here)[2]
+        for rows in (batch for batch in batches(source, there) if len(batch.keys)):
+            begun = np.zeros((len(rows.keys), 0), np.float32)
+            assert rows.counts is not None and rows.last_seen_s is not None
+            scores = rows.scores if scored else None
+            into.native.put(here, rows.keys, rows.values, begun, rows.counts, rows.last_seen_s, scores)
+    return [source.tables[there].rows for there, _ in numbers]
 
 
 __all__ = ["ArtefactError", "Checkpoints", "Committed", "OpenCut", "carry"]

@@ -115,6 +115,9 @@ class Deep(Trainer):
     checkpoint_every: int = Field(1_000_000, ge=1, description="rows between checkpoints")
     start: ModelRef = Field("", description="a model to go on from: a step or the folder of a bundle")
     changed: Literal["refuse", "anew"] = Field("refuse", description="slots of start whose dim or optimizer changed")
+    state: Literal["keep", "fresh"] = Field(
+        "keep", description="fresh: rows of start come with their values alone, and their optimizer begins anew"
+    )
     tensorboard: Location = Field("", description="a folder for TensorBoard's event files")
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
@@ -137,11 +140,12 @@ class Deep(Trainer):
             inputs[self.from_], inputs[self.valid] if self.valid else None, layout, self.label, self.weight,
             bool(plan) and {name for name, _ in layout.slots} <= set(plan.slots if plan else ()), plan,
             load(folder) if folder else None, self.time, folder, self.batch, self.shuffle, self.changed == "anew",
+            self.state,
         )  # fmt: skip
         settings = self._settings(inputs, context)
         log = self._log if self.tensorboard else None
         encoder, fitted = fit(task, self._parameters(context), settings, context, context.kept, log)
-        return self._bundled(encoder, fitted, plan, schema, context)
+        return self._bundled(encoder, fitted, plan, schema, context, checks.parent_of(self.start, inputs))
 
     def _log(self, samples: int) -> ScalarLog:
         from penstock.training.tensorboard import ScalarLog

@@ -23,6 +23,7 @@ from penstock.training.tables import (
     Count,
     EmbeddingTables,
     Eviction,
+    Ftrl,
     RowwiseAdagrad,
     Sgd,
     Table,
@@ -332,6 +333,59 @@ def test_what_was_carried_is_in_the_next_incremental_cut(tmp_path: Path) -> None
     resumed = made()
     Checkpoints(tmp_path / "new", resumed).resume()
     assert rows(resumed)[1] == rows(old)[1]
+
+
+# A step of gradient 1 by an optimizer that has seen nothing: what it takes from a value.
+FIRST_STEPS: list[tuple[Any, Any]] = [
+    (Adam(), lambda values: 0.01),
+    (Adagrad(initial=0.25), lambda values: 0.01 / np.sqrt(0.25 + 1)),
+    (Sgd(), lambda values: 0.01),
+    # w = -(z' - sign(z') l1) / ((beta + 1) / alpha), of z' = z + 1 - w / alpha and the z that gave w at n = 0.
+    (Ftrl(), lambda values: values - (values * (1 / 0.01 + 1 / 0.01) - 1) / ((1 + 1) / 0.01)),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "moved"), FIRST_STEPS)
+def test_rows_may_come_without_what_their_optimizer_remembers(tmp_path: Path, optimizer: Any, moved: Any) -> None:
+    old = made()
+    train(old, range(6))
+    Checkpoints(tmp_path, old).save({})
+    new = made(replace(USERS, optimizer=optimizer), ITEMS)
+    assert carry(tmp_path, new, ["users", "items"], state="fresh") == old.rows
+    for before, after in zip(rows(old), rows(new), strict=True):
+        # Values, counts and times are as they were; the state is not.
+        assert {key: (row[0], *row[2:]) for key, row in after.items()} == {
+            key: (row[0], *row[2:]) for key, row in before.items()
+        }
+    known = np.array(sorted(rows(new)[0]), np.int64)
+    values = new.lookup("user", known)
+    new.update("user", known, np.ones_like(values), event_time_s=60)
+    np.testing.assert_allclose(new.lookup("user", known), values - moved(values), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_without_state_may_change_their_type_and_the_rest_is_refused_as_ever(tmp_path: Path) -> None:
+    old = made()
+    train(old, range(2))
+    (cut,) = [Checkpoints(tmp_path, old).save({}).path]
+    half = made(replace(USERS, dtype="f16"), ITEMS)
+    carry(tmp_path, half, ["users"], state="fresh")
+    known = np.array(sorted(rows(old)[0]), np.int64)
+    np.testing.assert_allclose(half.lookup("user", known), old.lookup("user", known), atol=1e-3)
+    with pytest.raises(ArtefactError, match="TRAIN039 table 'users'"):
+        carry(tmp_path, half, ["users"], state="fresh")
+    both = made(replace(USERS, name="both"), slots={"user": "both"})
+    with pytest.raises(ArtefactError, match="TRAIN039 table 'both'"):
+        carry(tmp_path, both, {"users": "both", "items": "both"}, state="fresh")
+    wide = made(replace(USERS, dim=9), ITEMS)
+    with pytest.raises(ArtefactError, match=r"TRAIN033 .*table 'users': dim is 8 there and 9 here"):
+        carry(tmp_path, wide, ["items", "users"], state="fresh")
+    damaged = bytearray(cut.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    cut.write_bytes(damaged)
+    empty = made()
+    with pytest.raises(ArtefactError, match="TRAIN031"):
+        carry(tmp_path, empty, ["items", "users"], state="fresh")
+    assert not any((*wide.rows.values(), *both.rows.values(), *empty.rows.values())), "nothing is filled"
 
 
 REFUSED: list[tuple[dict[str, Any], Any, str]] = [

@@ -21,7 +21,7 @@ from penstock.training.deep.reading import Reading
 from penstock.training.deep.scorer import DENSE, ROWS, TRAINING, WEIGHTS, DeepScorer
 from penstock.training.deep.state import pack, unpack
 from penstock.training.deep.trainer import Scalars, Settings, Trainer
-from penstock.training.deep.warm import go_on
+from penstock.training.deep.warm import State, go_on
 from penstock.training.faults import InputError
 from penstock.training.inputs import Layout
 from penstock.training.matrices import Encoder, keys_of
@@ -39,6 +39,7 @@ class Task(online_fitting.Task):
     batch: int
     shuffle: int
     anew: bool = False
+    state: State = "keep"
 
 
 def fit(
@@ -64,8 +65,9 @@ def fit(
     checkpoints = Checkpoints(cuts, built.inputs.tables, plan=plan)
     if task.start is not None and task.start_folder is not None:
         told = go_on(
-            task.start, task.start_folder, built, reading, task.plan, parameters, anew=task.anew, rows=not resuming
-        )
+            task.start, task.start_folder, built, reading, task.plan, parameters,
+            anew=task.anew, state=task.state, rows=not resuming,
+        )  # fmt: skip
         sections.append(told)
     trainer = Trainer(
         built.model, built.inputs.tables, built.optimizer, settings, log=log,

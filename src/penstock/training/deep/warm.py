@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,8 +23,10 @@ from penstock.training.deep.state import unpack
 from penstock.training.faults import LearningError
 from penstock.training.online_fitting import definition
 
+#: Whether rows bring their optimizer's state.
+State = Literal["keep", "fresh"]
 #: What of a table must be as it was, or its rows mean something else.
-KEPT = ("dim", "optimizer", "dtype")
+KEPT: Mapping[State, Sequence[str]] = {"keep": ("dim", "optimizer", "dtype"), "fresh": ("dim",)}
 
 
 def go_on(
@@ -36,10 +38,12 @@ def go_on(
     parameters: Parameters,
     *,
     anew: bool,
+    state: State,
     rows: bool = True,
 ) -> Mapping[str, Any]:
-    """Carry rows with their state (with `rows`) and dense weights of the bundle `start` over. Returns the table of what
-    became of each part.
+    """Carry rows (with `rows`), with their `state` or a fresh one, and dense weights of the bundle `start` over.
+
+    Returns the table of what became of each part.
 
     Raises `LearningError` for another model, for one without its training state, and, unless `anew` says to begin those
     slots anew, for slots whose dim or optimizer changed.
@@ -58,7 +62,7 @@ def go_on(
         f"{name}: {key} {before[name][key]} is now {table.document()[key]}"
         for table in tables.tables
         for name in [table.name]
-        for key in KEPT
+        for key in KEPT[state]
         if fates.get(name) == "carried" and before[name].get(key) != table.document().get(key)
     ]
     if changed and not anew:
@@ -68,7 +72,7 @@ def go_on(
     for said in changed:
         fates[said.split(":")[0]] = "begun anew"
     taken = [table.name for table in tables.tables if fates.get(table.name) == "carried"]
-    carried = carry(folder / TRAINING, tables, taken) if rows else {}
+    carried = carry(folder / TRAINING, tables, taken, state=state) if rows else {}
     for at, name in enumerate(old.numbers):
         if name in reading.encoder.number_names:
             new = reading.encoder.number_names.index(name)

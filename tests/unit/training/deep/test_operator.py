@@ -155,6 +155,28 @@ def test_going_on_carries_everything_where_nothing_changed(run: Any) -> None:
         np.testing.assert_allclose(load(second.path).score(test), load(first.path).score(test), atol=1e-5)
 
 
+def test_rows_may_go_on_without_their_optimizers_state(run: Any) -> None:
+    attrs = {"model": "wide_deep", "columns": "user item x"}
+    first = run(step(**attrs), {"rows": frame()}, threads=1).outputs[""]
+    given = {"rows": frame(500, 3), "m": Model(first.path)}
+    other = {**attrs, "embedding_optimizer": "ftrl", "start": "m"}
+    with pytest.raises(LearningError, match="optimizer"):
+        run(step(**other), given, threads=1)
+    still = {"rate": "1e-12", "embedding_rate": "1e-12"}
+    second = run(step(**other | still, state="fresh"), given, threads=1).outputs[""]
+    assert ["user", 200, "carried"] in run.context.sections[0]["rows"]
+    test = frame(500, 1)
+    np.testing.assert_allclose(load(second.path).score(test), load(first.path).score(test), atol=1e-5)
+    from penstock.training.table_rows import CheckpointRows
+
+    sums = {}
+    for state in ("keep", "fresh"):
+        made = run(step(**attrs, **still, start="m", state=state), given, threads=1).outputs[""]
+        rows = CheckpointRows(made.path / "training").rows_in(0, 0, 4096)
+        sums[state] = float(rows.state.sum())
+    assert 0 < sums["fresh"] < sums["keep"] / 2, "Adagrad's sums begin with these 500 rows"
+
+
 def test_a_slot_that_changed_needs_a_word(run: Any) -> None:
     attrs = {"model": "wide_deep", "columns": "user item x"}
     first = run(step(**attrs), {"rows": frame(1000)}, threads=1).outputs[""]
