@@ -185,6 +185,24 @@ def carry(path: str, tables: Tables, numbers: Sequence[tuple[int, int]]) -> list
 def write_snapshot(folder: str, name: str, tables: Tables, plan: str, copy_limit_bytes: int) -> int: ...
 
 @final
+class ServedModel:
+    """A bundle as the serving host opens and scores it."""
+
+    def __new__(
+        cls, folder: str, onnxruntime: str = "", functions: Mapping[str, int] | None = None, threads: int = 1
+    ) -> ServedModel: ...
+    @property
+    def inputs(self) -> list[tuple[str, str, list[int]]]: ...
+    @property
+    def mapped(self) -> list[tuple[str, str, list[int]]]: ...
+    @property
+    def outputs(self) -> list[tuple[str, str, list[int]]]: ...
+    @property
+    def platform(self) -> str: ...
+    def predict(
+        self, tensors: Sequence[tuple[str, list[int], pa.Array]], broadcast: Sequence[str] = ()
+    ) -> list[tuple[str, list[int], pa.Array]]: ...
+
 class Snapshot:
     """A mapped serving snapshot; readers share it."""
 

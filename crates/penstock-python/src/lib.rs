@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod data;
 mod features;
 mod rows;
+mod serving;
 mod tables;
 mod training;
 
@@ -24,6 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(simd_level, module)?)?;
     data::register(module)?;
     features::register(module)?;
+    serving::register(module)?;
     tables::register(module)?;
     training::register(module)
 }

@@ -1,0 +1,267 @@
+//! A deep model: rows from a mapped snapshot, the rest by its dense graph.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use penstock_table::{Bag, Pooling, Snapshot};
+use serde::Deserialize;
+
+use super::graph::{Graph, Run, value};
+use super::linear::{Scaled, sigmoid, standardised};
+use super::manifest::broken;
+use super::matrix::{Keys, Matrix};
+use crate::error::{Fault, Result};
+use crate::tensor::Data;
+
+const ROWS: &str = "rows.snapshot";
+const DENSE: &str = "dense.onnx";
+const LOGIT: &str = "logit";
+/// Rows scored at a time: the looked-up rows of so many are held at once.
+const BLOCK: usize = 8_192;
+
+#[derive(Deserialize)]
+pub(super) struct DeepForm {
+    feeds: Vec<FeedForm>,
+    /// The slot of each field of the matrix.
+    slots: Vec<String>,
+    numbers: Vec<Scaled>,
+}
+
+#[derive(Deserialize)]
+struct FeedForm {
+    name: String,
+    kind: String,
+    #[serde(default)]
+    slots: Vec<String>,
+    #[serde(default)]
+    pooling: String,
+}
+
+/// One input of the dense graph. Fields are places in the matrix.
+struct Feed {
+    name: String,
+    kind: FeedKind,
+}
+
+enum FeedKind {
+    /// Pooled rows, side by side: field and slot number each; their width together.
+    Pooled(Vec<(usize, u32)>, Pooling, usize),
+    /// A field's rows in order, padded with zeros to the longest: field, slot number, dim.
+    Rows(usize, u32, usize),
+    Lengths(usize),
+    Numbers,
+}
+
+pub(super) struct DeepScorer {
+    snapshot: Snapshot,
+    pub graph: Graph,
+    feeds: Vec<Feed>,
+    numbers: Vec<Scaled>,
+}
+
+/// The part of a snapshot's record that names its slots (training/artefacts.py).
+#[derive(Deserialize)]
+struct Recorded {
+    slots: Vec<String>,
+}
+
+impl DeepScorer {
+    pub fn open(folder: &Path, form: DeepForm, threads: usize) -> Result<DeepScorer> {
+        let fault = |error: &dyn std::fmt::Display| broken(folder, error);
+        let snapshot = Snapshot::open(&folder.join(ROWS), None).map_err(|error| fault(&error))?;
+        let recorded: Recorded = serde_json::from_str(snapshot.plan())
+            .map_err(|error| broken(folder, format!("{ROWS}: its record: {error}")))?;
+        let slot = |name: &String| {
+            let number = recorded.slots.iter().position(|known| known == name);
+            let field = form.slots.iter().position(|known| known == name);
+            match (field, number) {
+                (Some(field), Some(number)) => Ok((field, number as u32)),
+                _ => Err(broken(folder, format!("{ROWS} has no slot {name}"))),
+            }
+        };
+        let dim = |number: u32| {
+            let (table, _) = snapshot.slot(number).map_err(|error| fault(&error))?;
+            Ok(snapshot.tables()[table].dim)
+        };
+        let one = |feed: &FeedForm| {
+            let first = || {
+                let name = feed.slots.first();
+                name.ok_or_else(|| broken(folder, format!("feed {} has no slot", feed.name)))
+            };
+            Ok(match feed.kind.as_str() {
+                "pooled" => {
+                    let slots = feed.slots.iter().map(slot).collect::<Result<Vec<_>>>()?;
+                    let pooling = match feed.pooling.as_str() {
+                        "sum" => Pooling::Sum,
+                        "mean" => Pooling::Mean,
+                        "sqrtn" => Pooling::Sqrtn,
+                        other => return Err(broken(folder, format!("pooling {other}"))),
+                    };
+                    let dims = slots.iter().map(|(_, slot)| dim(*slot));
+                    let width = dims.sum::<Result<usize>>()?;
+                    FeedKind::Pooled(slots, pooling, width)
+                }
+                "rows" => {
+                    let (field, number) = slot(first()?)?;
+                    FeedKind::Rows(field, number, dim(number)?)
+                }
+                "lengths" => FeedKind::Lengths(slot(first()?)?.0),
+                "numbers" => FeedKind::Numbers,
+                other => {
+                    return Err(broken(
+                        folder,
+                        format!("a feed of the unknown kind {other}"),
+                    ));
+                }
+            })
+        };
+        let feeds = form
+            .feeds
+            .iter()
+            .map(|feed| {
+                Ok(Feed {
+                    name: feed.name.clone(),
+                    kind: one(feed)?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let graph = Graph::open(folder, DENSE, threads)?;
+        if !graph.outputs.iter().any(|output| output.name == LOGIT) {
+            return Err(broken(folder, format!("{DENSE} has no output '{LOGIT}'")));
+        }
+        Ok(DeepScorer {
+            snapshot,
+            graph,
+            feeds,
+            numbers: form.numbers,
+        })
+    }
+
+    /// Verifies one more block of the mapped rows; true once all are. Fails for a damaged one.
+    pub fn scrub(&self, cursor: &mut usize) -> Result<bool> {
+        self.snapshot
+            .scrub(cursor)
+            .map_err(|error| Fault::internal(error.to_string()))
+    }
+
+    /// Probabilities of label 1, and what looking the rows up took.
+    pub fn scores(&self, matrix: &Matrix, run: &mut Run) -> Result<(Vec<f64>, Duration)> {
+        let mut out = Vec::with_capacity(matrix.rows);
+        let mut looked_up = Duration::ZERO;
+        let numbers = standardised(&self.numbers, matrix);
+        for start in (0..matrix.rows).step_by(BLOCK) {
+            let stop = matrix.rows.min(start + BLOCK);
+            let began = Instant::now();
+            let inputs = self.inputs(matrix, &numbers, start, stop)?;
+            looked_up += began.elapsed();
+            run.run(inputs, |outputs| {
+                let logit = outputs
+                    .get(LOGIT)
+                    .ok_or_else(|| Fault::internal("the dense graph gave no logit"))?;
+                let (_, logits) = logit
+                    .try_extract_tensor::<f32>()
+                    .map_err(|error| Fault::internal(error.to_string()))?;
+                if logits.len() != stop - start {
+                    return Err(Fault::internal(
+                        "the dense graph gave another number of rows",
+                    ));
+                }
+                out.extend(logits.iter().map(|&logit| sigmoid(f64::from(logit))));
+                Ok(())
+            })?;
+        }
+        Ok((out, looked_up))
+    }
+
+    fn inputs(
+        &self,
+        matrix: &Matrix,
+        numbers: &[f32],
+        start: usize,
+        stop: usize,
+    ) -> Result<Vec<(&str, ort::value::DynValue)>> {
+        let rows = stop - start;
+        let whole = rows == matrix.rows;
+        let parts: Vec<Keys>;
+        let fields: &[Keys] = if whole {
+            &matrix.fields
+        } else {
+            parts = matrix.fields.iter().map(|f| part(f, start, stop)).collect();
+            &parts
+        };
+        let fault = |error: penstock_table::ArtefactError| Fault::internal(error.to_string());
+        let mut inputs = Vec::with_capacity(self.feeds.len());
+        for feed in &self.feeds {
+            let given = match &feed.kind {
+                FeedKind::Pooled(slots, pooling, width) => {
+                    let bags: Vec<Bag> = slots.iter().map(|&(f, s)| bag(s, &fields[f])).collect();
+                    let mut out = vec![0.0_f32; rows * width];
+                    self.snapshot
+                        .pool(&bags, *pooling, 1, &mut out)
+                        .map_err(fault)?;
+                    value(&[rows, *width], Data::F32(out))?
+                }
+                FeedKind::Rows(field, slot, dim) => {
+                    let keys = &fields[*field];
+                    let mut found = vec![0.0_f32; keys.keys.len() * dim];
+                    self.snapshot
+                        .lookup(*slot, &keys.keys, &mut found)
+                        .map_err(fault)?;
+                    let (longest, out) = padded(keys, &found, *dim);
+                    value(&[rows, longest, *dim], Data::F32(out))?
+                }
+                FeedKind::Lengths(field) => {
+                    let ends = fields[*field].offsets.windows(2);
+                    let lengths = ends.map(|at| at[1] - at[0]).collect();
+                    value(&[rows], Data::I64(lengths))?
+                }
+                FeedKind::Numbers => {
+                    let width = self.numbers.len();
+                    let own = numbers[start * width..stop * width].to_vec();
+                    value(&[rows, width], Data::F32(own))?
+                }
+            };
+            inputs.push((feed.name.as_str(), given));
+        }
+        Ok(inputs)
+    }
+}
+
+fn bag(slot: u32, keys: &Keys) -> Bag<'_> {
+    Bag {
+        slot,
+        keys: &keys.keys,
+        offsets: &keys.offsets,
+        weights: keys.values.as_deref(),
+    }
+}
+
+fn part(keys: &Keys, start: usize, stop: usize) -> Keys {
+    let (from, to) = (keys.offsets[start], keys.offsets[stop]);
+    let range = from as usize..to as usize;
+    Keys {
+        offsets: keys.offsets[start..=stop]
+            .iter()
+            .map(|at| at - from)
+            .collect(),
+        keys: keys.keys[range.clone()].to_vec(),
+        values: keys.values.as_ref().map(|values| values[range].to_vec()),
+    }
+}
+
+/// Each sample's rows in order, weighted, zeros after them: [rows, longest, dim].
+fn padded(keys: &Keys, found: &[f32], dim: usize) -> (usize, Vec<f32>) {
+    let lengths = keys.offsets.windows(2).map(|at| (at[1] - at[0]) as usize);
+    let longest = lengths.max().unwrap_or(0);
+    let mut out = vec![0.0; keys.rows() * longest * dim];
+    for (row, out) in out.chunks_exact_mut((longest * dim).max(1)).enumerate() {
+        let (from, to) = (keys.offsets[row] as usize, keys.offsets[row + 1] as usize);
+        out[..(to - from) * dim].copy_from_slice(&found[from * dim..to * dim]);
+        if let Some(values) = &keys.values {
+            for (own, weight) in out.chunks_exact_mut(dim).zip(&values[from..to]) {
+                own.iter_mut().for_each(|x| *x *= weight);
+            }
+        }
+    }
+    (longest, out)
+}

@@ -1,0 +1,305 @@
+//! Models without a graph: tree ensembles with weights beside them, support vector machines, regressions and
+//! factorisation machines over raw keys. Scores are probabilities of label 1.
+
+use std::path::Path;
+
+use penstock_training::online::{
+    Columns, Factors, Model, Offsets, Optimizer, Rates, RowOut, Settings, Slot,
+};
+use serde::Deserialize;
+
+use super::manifest::{broken, text};
+use super::matrix::{Keys, Matrix};
+use super::trees::Trees;
+use super::weights::{Rows, Weights};
+use crate::error::{Fault, Result};
+
+/// A standardised number beyond this counts as this (training/online_scorer.py).
+const FARTHEST: f64 = 10.0;
+const KEYS: &str = "keys.parquet";
+
+pub(super) fn sigmoid(margin: f64) -> f64 {
+    1.0 / (1.0 + (-margin).exp())
+}
+
+// --- trees, and trees with a regression over keys ---
+
+#[derive(Deserialize)]
+pub(super) struct TreesForm {
+    #[serde(default)]
+    bias: f64,
+    #[serde(default)]
+    fields: usize,
+    #[serde(default)]
+    over_keys: bool,
+    /// Trained on one unnamed matrix: the tensor it takes.
+    pub input: Option<InputForm>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct InputForm {
+    pub name: String,
+    pub width: usize,
+}
+
+pub(super) struct TreeScorer {
+    trees: Trees,
+    bias: f64,
+    weights: Weights,
+    /// Field by field the keys that are columns, ascending, where the trees split on keys.
+    columns: Option<Vec<Vec<u64>>>,
+}
+
+impl TreeScorer {
+    pub fn open(folder: &Path, form: &TreesForm, width: usize, fields: usize) -> Result<Self> {
+        let trees = Trees::parse(&text(folder, "trees.txt")?)
+            .map_err(|fault| broken(folder, fault.message))?;
+        let columns = match form.over_keys {
+            false => None,
+            true => {
+                let rows = Rows::read(folder, "columns.parquet")?;
+                let keys = rows.keys()?.values();
+                let bounds = rows.bounds(fields)?;
+                let parts = bounds.windows(2).map(|at| keys[at[0]..at[1]].to_vec());
+                Some(parts.collect::<Vec<_>>())
+            }
+        };
+        let given = match &columns {
+            Some(columns) => columns.iter().map(Vec::len).sum(),
+            None => width,
+        };
+        if trees.features > given {
+            let said = format!("its trees read {} columns of {given}", trees.features);
+            return Err(broken(folder, said));
+        }
+        Ok(TreeScorer {
+            weights: Weights::read(folder, KEYS, form.fields)?,
+            bias: form.bias,
+            trees,
+            columns,
+        })
+    }
+
+    pub fn classes(&self) -> usize {
+        self.trees.classes
+    }
+
+    /// [rows, classes].
+    pub fn scores(&self, matrix: &Matrix) -> Result<Vec<f64>> {
+        let classes = self.trees.classes;
+        let mut out = vec![0.0; matrix.rows * classes];
+        let mut wide = self
+            .columns
+            .as_ref()
+            .map(|columns| vec![0.0; columns.iter().map(Vec::len).sum()]);
+        for (row, scores) in out.chunks_exact_mut(classes).enumerate() {
+            match (&self.columns, &mut wide) {
+                (Some(columns), Some(wide)) => {
+                    let touched = spread(columns, matrix, row, wide);
+                    self.trees.add(wide, scores);
+                    touched.iter().for_each(|&at| wide[at] = 0.0);
+                }
+                _ => self.trees.add(matrix.row(row), scores),
+            }
+            scores.iter_mut().for_each(|score| *score += self.bias);
+        }
+        self.weights.add(&matrix.fields, &mut out)?;
+        for scores in out.chunks_exact_mut(classes) {
+            self.trees.link.apply(scores);
+        }
+        Ok(out)
+    }
+}
+
+/// Writes a row's keys into their columns, a key twice added up in f32 as SciPy does. Returns which were written.
+fn spread(columns: &[Vec<u64>], matrix: &Matrix, row: usize, wide: &mut [f64]) -> Vec<usize> {
+    let (mut touched, mut first) = (vec![], 0);
+    for (known, keys) in columns.iter().zip(&matrix.fields) {
+        let (keys, values) = keys.row(row);
+        for (place, key) in keys.iter().enumerate() {
+            if let Ok(at) = known.binary_search(key) {
+                let sum = wide[first + at] as f32 + values.map_or(1.0, |v| v[place]);
+                wide[first + at] = f64::from(sum);
+                touched.push(first + at);
+            }
+        }
+        first += known.len();
+    }
+    touched
+}
+
+// --- support vector machines ---
+
+#[derive(Deserialize)]
+pub(super) struct Scaled {
+    mean: f64,
+    scale: f64,
+    #[serde(default)]
+    weight: f64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct MachineForm {
+    bias: f64,
+    platt: (f64, f64),
+    fields: usize,
+    numbers: Vec<Scaled>,
+}
+
+pub(super) struct MachineScorer {
+    form: MachineForm,
+    weights: Weights,
+}
+
+impl MachineScorer {
+    pub fn open(folder: &Path, form: MachineForm) -> Result<Self> {
+        let weights = Weights::read(folder, KEYS, form.fields)?;
+        Ok(MachineScorer { form, weights })
+    }
+
+    pub fn scores(&self, matrix: &Matrix) -> Result<Vec<f64>> {
+        let mut out = vec![self.form.bias; matrix.rows];
+        for (row, margin) in out.iter_mut().enumerate() {
+            for (own, x) in self.form.numbers.iter().zip(matrix.row(row)) {
+                let x = (x - own.mean) / own.scale;
+                *margin += own.weight * if x.is_finite() { x } else { 0.0 };
+            }
+        }
+        self.weights.add(&matrix.fields, &mut out)?;
+        let (a, b) = self.form.platt;
+        out.iter_mut().for_each(|m| *m = sigmoid(a * *m + b));
+        Ok(out)
+    }
+}
+
+// --- regressions and factorisation machines ---
+
+#[derive(Deserialize)]
+pub(super) struct OnlineForm {
+    rates: RatesForm,
+    shared: bool,
+    fields: usize,
+    pub numbers: Vec<Scaled>,
+}
+
+#[derive(Deserialize)]
+struct RatesForm {
+    alpha: f64,
+    beta: f64,
+    l1: f64,
+    l2: f64,
+    #[serde(default)]
+    rank: usize,
+}
+
+pub(super) struct OnlineScorer {
+    numbers: Vec<Scaled>,
+    model: Model,
+}
+
+/// Places in a trainer's row that score (crates/penstock-training/src/online/step.rs).
+const W: usize = 0;
+const FIRST: usize = 5;
+
+impl OnlineScorer {
+    pub fn open(folder: &Path, form: OnlineForm) -> Result<Self> {
+        let fault = |error: &dyn std::fmt::Display| broken(folder, error);
+        let RatesForm {
+            alpha,
+            beta,
+            l1,
+            l2,
+            rank,
+        } = form.rates;
+        let rates = Rates {
+            alpha,
+            beta,
+            l1,
+            l2,
+        };
+        let settings = Settings {
+            optimizer: Optimizer::Adagrad,
+            rates,
+            factors: (rank > 0).then_some(Factors {
+                rank,
+                rates,
+                spread: 0.0,
+                seed: 0,
+            }),
+            least: 1,
+            evict_after: 0,
+            batch: 1,
+            threads: 1,
+        };
+        let mut model = Model::new(
+            settings,
+            form.fields,
+            form.numbers.len(),
+            form.shared,
+            false,
+        )
+        .map_err(|error| fault(&error))?;
+        let rows = Rows::read(folder, "rows.parquet")?;
+        let fields = rows.fields()?.values().to_vec();
+        let keys = rows.keys()?.values().to_vec();
+        let width = model.width();
+        let mut values = vec![0.0; keys.len() * width];
+        for (row, w) in values.chunks_exact_mut(width).zip(rows.f32s("w")?) {
+            row[W] = *w;
+        }
+        if rank > 0 {
+            let factors = rows.vectors("factors", rank)?;
+            for (row, own) in values
+                .chunks_exact_mut(width)
+                .zip(factors.chunks_exact(rank))
+            {
+                row[FIRST..FIRST + rank].copy_from_slice(own);
+            }
+        }
+        let out = RowOut {
+            fields,
+            keys,
+            values,
+        };
+        model.put(&out).map_err(|error| fault(&error))?;
+        Ok(OnlineScorer {
+            numbers: form.numbers,
+            model,
+        })
+    }
+
+    pub fn scores(&self, matrix: &Matrix) -> Result<Vec<f64>> {
+        let numbers = standardised(&self.numbers, matrix);
+        let slots: Vec<Slot> = matrix.fields.iter().map(slot).collect();
+        let columns = Columns {
+            rows: matrix.rows,
+            slots: &slots,
+            numbers: &numbers,
+        };
+        let margins = self
+            .model
+            .margins(&columns)
+            .map_err(|error| Fault::invalid(error.to_string()))?;
+        Ok(margins.into_iter().map(sigmoid).collect())
+    }
+}
+
+fn slot(keys: &Keys) -> Slot<'_> {
+    Slot {
+        offsets: Offsets::Wide(&keys.offsets),
+        keys: &keys.keys,
+        values: keys.values.as_deref(),
+    }
+}
+
+/// [rows, numbers] f32, standardised and clipped; what is missing counts as the mean.
+pub(super) fn standardised(numbers: &[Scaled], matrix: &Matrix) -> Vec<f32> {
+    let mut out = Vec::with_capacity(matrix.rows * numbers.len());
+    for row in 0..matrix.rows {
+        out.extend(numbers.iter().zip(matrix.row(row)).map(|(own, x)| {
+            let x = ((x - own.mean) / own.scale).clamp(-FARTHEST, FARTHEST);
+            if x.is_finite() { x as f32 } else { 0.0 }
+        }));
+    }
+    out
+}
