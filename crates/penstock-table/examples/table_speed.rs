@@ -1,6 +1,6 @@
 //! How fast one core reads, updates and makes rows:
 //! `cargo run --release -p penstock-table --example table_speed -- [rows=10000000] [dim=16] [batch=4096,65536] [level=avx512]
-//! [optimizer=rowwise] [rounds=5] [case=lookup_uniform]`. An update case is a lookup and an update of rows that are there.
+//! [optimizer=rowwise] [rounds=5] [case=lookup_uniform] [expected=0]`. An update case is a lookup and an update of rows that are there.
 //! Times are of the thread's own processor time.
 
 use std::collections::HashMap;
@@ -71,7 +71,8 @@ fn main() {
         .map(|n| n.parse().expect("a number"))
         .collect();
     let only = text("case", "");
-    let config = TableConfig::new("speed", dim, optimizer, 0.01);
+    let mut config = TableConfig::new("speed", dim, optimizer, 0.01);
+    config.expected_rows = number("expected", "0") as u64;
     let mut table = Table::new(
         config,
         Engine {

@@ -28,6 +28,8 @@ pub struct TableConfig {
     /// Keep a u32 a row that counts its updates.
     pub versions: bool,
     pub bounds: Bounds,
+    /// Rows that memory is taken for at once, so that they come without growth; 0: everything grows from nothing.
+    pub expected_rows: u64,
 }
 
 impl TableConfig {
@@ -51,6 +53,7 @@ impl TableConfig {
             seed: 0,
             versions: false,
             bounds: Bounds::default(),
+            expected_rows: 0,
         }
     }
 
@@ -107,6 +110,13 @@ impl TableConfig {
             .or_else(|| self.eviction.unsound())
         {
             return refuse(what);
+        }
+        if self.expected_rows > crate::rows::MOST_ROWS {
+            return refuse(format!(
+                "{} rows are expected, a table holds at most {}",
+                self.expected_rows,
+                crate::rows::MOST_ROWS
+            ));
         }
         if !self.learning_rate.is_finite() {
             return refuse(format!("the learning rate is {}", self.learning_rate));

@@ -75,6 +75,21 @@ impl Lines {
         }
     }
 
+    /// Takes the memory of the first `lines` lines of every bucket now. None if the system has not so much.
+    pub fn take(&self, lines: u32) -> Option<()> {
+        let last = place(lines - 1).0;
+        (0..=last).try_for_each(|class| self.map(class).map(drop))?;
+        let mappings = self
+            .mappings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut small = bytes_before(LARGE_FROM.min(last + 1));
+        let taken = mappings
+            .iter()
+            .all(|mapping| mapping.take(std::mem::replace(&mut small, mapping.bytes())));
+        taken.then_some(())
+    }
+
     /// Makes sure that class `class` is mapped. Returns a page's size; None if the system has no memory.
     fn map(&self, class: usize) -> Option<usize> {
         if self.bases.get(class)?.load(Ordering::Acquire).is_null() {
@@ -185,6 +200,16 @@ impl Buckets {
         u64::from(lines - self.lines[bucket]) * size_of::<Line>() as u64
     }
 
+    /// Lines of a bucket that is to hold `rows` rows without growing, at 9/11 of its entries: lines behind a full home
+    /// are met one after another, and at 9/10 an insert passes five times as many of them.
+    pub fn lines_for(rows: u64) -> u32 {
+        let mut lines = 1;
+        while needs_growth(rows + rows / 10, lines) {
+            lines += 1 << place(lines).1;
+        }
+        lines
+    }
+
     #[inline(always)]
     pub fn home_line(&self, memory: &Lines, hash: u64) -> *const Line {
         let bucket = local(hash);
@@ -277,11 +302,11 @@ impl Buckets {
         home(line.remainder(entry), self.lines[bucket])
     }
 
-    /// Gives the empty local bucket `bucket` at least so many lines, as growth would have; None if there is no memory or
-    /// growth comes past no such number.
+    /// Gives the empty local bucket `bucket` so many lines, as growth would have; None if there is no memory or growth
+    /// comes past no such number.
     pub fn reserve(&mut self, memory: &Lines, bucket: usize, lines: u32) -> Option<()> {
         debug_assert!(self.used[bucket] == 0);
-        let mut reached = self.lines[bucket];
+        let mut reached = 1;
         while reached < lines {
             let (class, size, _) = place(reached);
             memory.map(class)?;

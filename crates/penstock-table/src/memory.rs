@@ -7,6 +7,16 @@ use std::ptr::NonNull;
 pub const PAGE: usize = 4096;
 pub const HUGE_PAGE: usize = 2 << 20;
 
+/// Bytes that the system could give now without taking them from others; all there are where it does not tell.
+pub fn available() -> u64 {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = told
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.map_or(u64::MAX, |kilobytes| kilobytes * 1024)
+}
+
 /// A zeroed range of memory on 2 MiB, given back when dropped.
 pub struct Mapping {
     base: NonNull<u8>,
@@ -86,6 +96,29 @@ mod system {
     }
 
     #[cfg(target_os = "linux")]
+    impl Mapping {
+        /// Takes the first `bytes` from the system now, on huge pages where it has them, rather than as they are touched.
+        /// False if it has not so much. Systems that know no such call give them as they are touched.
+        pub fn take(&self, bytes: usize) -> bool {
+            let at = self.base.as_ptr().cast();
+            let bytes = bytes.next_multiple_of(PAGE).min(self.bytes);
+            // SAFETY: advice about pages of this mapping, which keep what is in them.
+            unsafe {
+                libc::madvise(at, bytes, libc::MADV_HUGEPAGE);
+                libc::madvise(at, bytes, libc::MADV_POPULATE_WRITE) == 0
+                    || std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    impl Mapping {
+        pub fn take(&self, _bytes: usize) -> bool {
+            true
+        }
+    }
+
+    #[cfg(target_os = "linux")]
     static COLLAPSER: OnceLock<Option<Sender<usize>>> = OnceLock::new();
 
     #[cfg(target_os = "linux")]
@@ -132,6 +165,10 @@ mod system {
         }
 
         pub fn make_huge(&self, _part: usize) {}
+
+        pub fn take(&self, _bytes: usize) -> bool {
+            true
+        }
     }
 
     impl Drop for Mapping {

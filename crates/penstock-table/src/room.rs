@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Result, TableError};
-use crate::hash::{bucket, mix};
-use crate::index::{BUCKETS_A_SHARD, SHARDS};
+use crate::hash::{BUCKETS, bucket, mix};
+use crate::index::{BUCKETS_A_SHARD, Buckets, SHARDS};
+use crate::line::Line;
 use crate::lookup::shard_of;
 use crate::shard::Shard;
 use crate::table::Table;
@@ -38,6 +39,56 @@ impl Table {
         }
     }
 
+    /// Takes the memory of the rows that are expected, in a table that has none yet.
+    pub(crate) fn take_expected(&mut self) -> Result<()> {
+        let rows = self.shared.config.expected_rows;
+        if rows == 0 {
+            return Ok(());
+        }
+        let layout = &self.shared.layout;
+        let in_shard = rows.div_ceil(SHARDS as u64);
+        // Hashes spread rows as evenly as chance does: two deviations more have room in all but a few buckets, which grow.
+        let in_bucket = rows as f64 / BUCKETS as f64;
+        let lines = Buckets::lines_for((in_bucket + 2.0 * in_bucket.sqrt()).ceil() as u64);
+        let rows_bytes = self.shards[0].rows.bytes_for(layout, in_shard) * SHARDS as u64;
+        let needed = rows_bytes + u64::from(lines) * (BUCKETS * size_of::<Line>()) as u64;
+        if let Some(limit) = self.shared.config.bounds.memory_limit
+            && self.memory().total() + needed > limit
+        {
+            return Err(self.beyond(limit, self.memory().total() + needed));
+        }
+        // What is not there would be taken page by page until the system ends somebody.
+        let taken = (needed < crate::memory::available())
+            .then_some(())
+            .and_then(|()| self.shared.lines.take(lines))
+            .and_then(|()| {
+                self.shared
+                    .extents
+                    .reserve(usize::try_from(rows_bytes).ok()?)
+            })
+            .and_then(|()| {
+                self.shards.iter_mut().try_for_each(|shard| {
+                    (0..BUCKETS_A_SHARD).try_for_each(|bucket| {
+                        shard.buckets.reserve(&self.shared.lines, bucket, lines)
+                    })?;
+                    let room = u32::try_from(in_shard).ok()?;
+                    shard.rows.reserve(layout, &self.shared.extents, room)
+                })
+            });
+        taken.ok_or_else(|| TableError::OutOfMemory {
+            table: self.shared.config.name.clone(),
+            refused: rows,
+        })
+    }
+
+    fn beyond(&self, limit: u64, needed: u64) -> TableError {
+        TableError::MemoryLimit {
+            table: self.shared.config.name.clone(),
+            limit,
+            needed,
+        }
+    }
+
     /// Errs if the batch's new rows could pass the memory limit, after one sweep around if that helps.
     pub(crate) fn make_room(&mut self, keys: &[u64], mask: u64) -> Result<()> {
         let Some(limit) = self.shared.config.bounds.memory_limit else {
@@ -62,11 +113,7 @@ impl Table {
         if needed <= limit.max(self.memory().total()) {
             return Ok(());
         }
-        Err(TableError::MemoryLimit {
-            table: self.shared.config.name.clone(),
-            limit,
-            needed,
-        })
+        Err(self.beyond(limit, needed))
     }
 
     /// The bytes that the table would use if all of `keys` had rows.

@@ -3,10 +3,13 @@
 use std::sync::Mutex;
 
 use crate::half::Dtype;
+use crate::index::SHARDS;
 use crate::line::ROWS_A_SHARD;
 use crate::memory::{HUGE_PAGE, Mapping, PAGE};
 
 const NONE: u32 = u32::MAX;
+/// Of a whole table.
+pub const MOST_ROWS: u64 = ROWS_A_SHARD as u64 * SHARDS as u64;
 /// From this much on, rows are mapped by so much.
 const LARGE_FROM: u64 = 128 << 20;
 const LARGE_MAPPING: usize = 32 << 20;
@@ -138,6 +141,20 @@ impl Extents {
         source.taken += bytes as u64;
         Some((boundary, pages as u64))
     }
+
+    /// Maps `bytes` for the extents to come and takes them from the system now. None if it has not so much.
+    pub fn reserve(&self, bytes: usize) -> Option<()> {
+        let mut source = self
+            .inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mapping = Mapping::zeroed(bytes)?;
+        mapping.take(bytes).then_some(())?;
+        source.mapped += mapping.bytes() as u64;
+        source.mappings.push(mapping);
+        source.next = 0;
+        Some(())
+    }
 }
 
 /// A row's two places. Valid as long as the table; who may write is the shard's owner.
@@ -230,6 +247,26 @@ impl Rows {
         }
     }
 
+    /// Takes extents for at least `rows` rows. None if there is no memory.
+    pub fn reserve(&mut self, layout: &Layout, source: &Extents, rows: u32) -> Option<()> {
+        while self.room < rows {
+            self.extend(layout, source)?;
+        }
+        Some(())
+    }
+
+    /// One extent more; returns the pages that its first touch brings in.
+    fn extend(&mut self, layout: &Layout, source: &Extents) -> Option<u64> {
+        if self.room >= ROWS_A_SHARD {
+            return None;
+        }
+        let rows = 1 << place(self.room).1;
+        let (boundary, fresh) = source.take(layout, rows as usize)?;
+        self.extents.push(boundary);
+        self.room += rows;
+        Some(fresh)
+    }
+
     /// A row of undefined contents, and the pages that it faulted in; None if there is no memory.
     pub fn allocate(&mut self, layout: &Layout, source: &Extents) -> Option<(u32, u64)> {
         if self.free != NONE {
@@ -241,14 +278,7 @@ impl Rows {
         }
         let mut pages = 0;
         if self.next == self.room {
-            if self.next >= ROWS_A_SHARD {
-                return None;
-            }
-            let rows = 1 << place(self.next).1;
-            let (boundary, fresh) = source.take(layout, rows as usize)?;
-            self.extents.push(boundary);
-            self.room += rows;
-            pages = fresh;
+            pages = self.extend(layout, source)?;
         }
         let row = self.next;
         self.next += 1;

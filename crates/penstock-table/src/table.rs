@@ -71,7 +71,7 @@ impl Table {
             .map(|shard| Shard::new(shard, &config))
             .collect();
         let rate = config.learning_rate;
-        Ok(Table {
+        let mut table = Table {
             shared: Shared {
                 config,
                 layout,
@@ -97,7 +97,9 @@ impl Table {
             },
             consumers: BTreeMap::new(),
             work: Work::default(),
-        })
+        };
+        table.take_expected()?;
+        Ok(table)
     }
 
     pub fn config(&self) -> &TableConfig {

@@ -54,6 +54,8 @@ struct Table {
     seed: u64,
     #[serde(default)]
     memory_limit: Option<u64>,
+    #[serde(default)]
+    expected_rows: u64,
 }
 
 #[derive(Deserialize, Clone, Default)]
@@ -274,6 +276,7 @@ impl Table {
                 memory_limit: self.memory_limit,
                 ..Bounds::default()
             },
+            expected_rows: self.expected_rows,
             ..TableConfig::new(self.name, self.dim, optimizer, self.learning_rate)
         }
     }

@@ -1,5 +1,6 @@
 //! Serving snapshots: the values of a store's rows in one mapped file (ADR 0032). `write.rs` takes one, `read.rs` and `table.rs` read it.
 
+mod find;
 mod read;
 mod table;
 mod write;
@@ -12,7 +13,7 @@ use crate::disk::Disk;
 use crate::hash::BUCKET_BITS;
 use crate::store::Store;
 
-pub(crate) use read::Found;
+pub(crate) use find::Found;
 pub use read::Snapshot;
 pub use table::SnapshotTable;
 use write::Encoding;

@@ -4,6 +4,8 @@ mod damage;
 mod disk;
 mod model;
 mod promises;
+mod reading;
+mod restoring;
 mod threads;
 
 use std::collections::BTreeMap;
