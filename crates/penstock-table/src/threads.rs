@@ -6,8 +6,11 @@ use rayon::ThreadPool;
 
 static POOLS: Mutex<Vec<(usize, Weak<ThreadPool>)>> = Mutex::new(Vec::new());
 
-/// The pool of `threads` threads; None if the system cannot make them.
+/// The pool of `threads` threads; None for one, which needs none, and if the system cannot make them.
 pub(crate) fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
+    if threads <= 1 {
+        return None;
+    }
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     pools.retain(|(_, pool)| pool.strong_count() > 0);
     let alive = pools.iter().find(|(number, _)| *number == threads);
