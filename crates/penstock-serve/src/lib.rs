@@ -3,10 +3,17 @@
 //! In: bundle folders and requests (`service::Request`, named tensors). Out: replies. Read `service.rs` first: it is the
 //! seam between the doors (HTTP, gRPC), the fleet (versions, queues, releases) and the models (`model`).
 
+pub mod auth;
+pub mod door;
 mod error;
+mod grpc;
+mod http;
+pub mod log;
 pub mod model;
 mod service;
 mod tensor;
+pub mod tls;
+pub mod wire;
 
 pub use error::{Fault, Kind, Result};
 pub use service::{

@@ -132,6 +132,9 @@ pub trait Service: Send + Sync + 'static {
 
     fn infer(&self, request: Request) -> impl Future<Output = Result<Reply>> + Send;
 
+    /// What encoding a reply took: the door's part of its model's latencies. Called once the reply is written.
+    fn encoded(&self, reply: &Reply, took: Duration);
+
     /// Whether this version (None: any that traffic goes to) would answer.
     fn model_ready(&self, model: &str, version: Option<&str>) -> bool;
 
