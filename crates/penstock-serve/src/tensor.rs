@@ -59,31 +59,41 @@ impl fmt::Display for Datatype {
     }
 }
 
-/// Byte strings, one after another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Byte strings, one after another: less than 2 GiB together, as bodies are bounded far below.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Texts {
     bytes: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<usize>,
+    /// Where each begins, and where the last ends: Arrow's offsets.
+    offsets: Vec<i32>,
+}
+
+impl Default for Texts {
+    fn default() -> Texts {
+        Texts {
+            bytes: vec![],
+            offsets: vec![0],
+        }
+    }
 }
 
 impl Texts {
     pub fn push(&mut self, text: &[u8]) {
         self.bytes.extend_from_slice(text);
-        self.ends.push(self.bytes.len());
+        let end = i32::try_from(self.bytes.len()).expect("strings of less than 2 GiB");
+        self.offsets.push(end);
     }
 
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.offsets.len() - 1
     }
 
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.len() == 0
     }
 
+    #[inline]
     pub fn get(&self, at: usize) -> &[u8] {
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.bytes[start..self.ends[at]]
+        &self.bytes[self.offsets[at] as usize..self.offsets[at + 1] as usize]
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
@@ -92,6 +102,19 @@ impl Texts {
 
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// All of them, one after another, and their offsets.
+    pub fn parts(&self) -> (&[u8], &[i32]) {
+        (&self.bytes, &self.offsets)
+    }
+
+    /// The first that is not UTF-8.
+    pub fn first_not_utf8(&self) -> Option<usize> {
+        if self.bytes.is_ascii() {
+            return None;
+        }
+        self.iter().position(|t| std::str::from_utf8(t).is_err())
     }
 }
 

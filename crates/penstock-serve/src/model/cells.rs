@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, LargeListArray, NullArray,
-    StringBuilder, TimestampMicrosecondArray, UInt64Array,
+    StringArray, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::Field;
@@ -99,9 +99,9 @@ impl<'a> Cells<'a> {
         }
         match &self.values {
             Values::None | Values::List(_) => Value::Null,
-            // Checked when it was read.
+            // SAFETY: every text was found to be UTF-8 when it was read.
             Values::Text(texts) => {
-                std::str::from_utf8(texts.get(row)).map_or(Value::Null, Value::Text)
+                Value::Text(unsafe { std::str::from_utf8_unchecked(texts.get(row)) })
             }
             Values::Int(values) => Value::Int(values[row]),
             Values::UInt(values) => Value::UInt(values[row]),
@@ -144,14 +144,12 @@ impl<'a> Cells<'a> {
         match &self.values {
             Values::None => Arc::new(NullArray::new(rows)),
             Values::Text(texts) => {
-                let mut built = StringBuilder::with_capacity(texts.len(), texts.size_bytes());
-                for (row, text) in texts.iter().enumerate() {
-                    match std::str::from_utf8(text) {
-                        Ok(text) if !self.is_null(row) => built.append_value(text),
-                        _ => built.append_null(),
-                    }
-                }
-                Arc::new(built.finish())
+                let (bytes, offsets) = texts.parts();
+                let offsets = OffsetBuffer::new(offsets.to_vec().into());
+                // SAFETY: every text was found to be UTF-8 when it was read, and offsets are where texts begin.
+                Arc::new(unsafe {
+                    StringArray::new_unchecked(offsets, bytes.to_vec().into(), nulls)
+                })
             }
             Values::Int(values) => Arc::new(Int64Array::new(values.to_vec().into(), nulls)),
             Values::UInt(values) => Arc::new(UInt64Array::new(values.to_vec().into(), nulls)),
@@ -283,7 +281,7 @@ pub(super) fn floats(data: &Data) -> Option<Cow<'_, [f64]>> {
 }
 
 fn utf8(tensor: &Tensor, texts: &Texts) -> Result<()> {
-    match texts.iter().position(|t| std::str::from_utf8(t).is_err()) {
+    match texts.first_not_utf8() {
         None => Ok(()),
         Some(row) => Err(Fault::invalid(format!(
             "input '{}', row {row}: the bytes are not UTF-8",

@@ -1,5 +1,6 @@
 //! From mapped features and raw columns to the matrix that a scorer reads: what training's `Encoder` does.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -168,10 +169,11 @@ impl Encoder {
     /// Appends a call to the matrix; on a fault the matrix is as it was.
     pub fn append(&self, given: &Given, mapped: &Mapped, matrix: &mut Matrix) -> Result<()> {
         let rows = given.rows;
-        let mut keys = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            keys.push(slot.keys(given, mapped)?);
-        }
+        let keys = self
+            .slots
+            .iter()
+            .map(|slot| slot.keys(given, mapped))
+            .collect::<Result<Vec<_>>>()?;
         let start = matrix.numbers.len();
         matrix.numbers.resize(start + rows * self.width(), f64::NAN);
         let filled = self.numbers(given, mapped, &mut matrix.numbers[start..]);
@@ -316,16 +318,18 @@ impl Category {
 }
 
 impl Slot {
-    fn keys(&self, given: &Given, mapped: &Mapped) -> Result<Keys> {
-        match self {
-            Slot::Mapped {
-                slot,
-                weighted: true,
-            } => Ok(mapped.slots[*slot].clone()),
-            Slot::Mapped { slot, .. } => Ok(Keys {
-                values: None,
-                ..mapped.slots[*slot].clone()
-            }),
+    fn keys<'m>(&self, given: &Given, mapped: &'m Mapped) -> Result<Cow<'m, Keys>> {
+        let made = match self {
+            Slot::Mapped { slot, weighted } => {
+                let own = &mapped.slots[*slot];
+                if *weighted || own.values.is_none() {
+                    return Ok(Cow::Borrowed(own));
+                }
+                Keys {
+                    values: None,
+                    ..own.clone()
+                }
+            }
             Slot::Flat => {
                 let mut keys = Keys::default();
                 for row in 0..given.rows {
@@ -340,7 +344,7 @@ impl Slot {
                     }
                     keys.push(&all, Some(&values));
                 }
-                Ok(keys)
+                keys
             }
             Slot::Raw { keys, weights } => {
                 let lists = given.list(*keys)?;
@@ -372,9 +376,10 @@ impl Slot {
                         .collect();
                     out.push(&kept_only(&own, &kept), Some(&values));
                 }
-                Ok(out)
+                out
             }
-        }
+        };
+        Ok(Cow::Owned(made))
     }
 }
 

@@ -19,8 +19,8 @@ use crate::error::{Fault, Result};
 use crate::tensor::{Data, Tensor};
 
 const FILE: &str = "features.plan";
-/// Up to so many rows, one at a time is quicker than by column (`cargo run --example mapping`).
-const FEW: usize = 8;
+/// Up to so many rows, one at a time is quicker than by column (`--example score_speed`).
+const FEW: usize = 16;
 /// A key of none, in mapped tensors.
 const NO_KEY: u64 = u64::MAX;
 
@@ -210,38 +210,32 @@ fn read_mapped(tensors: &MappedTensors, rows: usize, out: &mut Mapped) {
     let slots = out.slots.len();
     if let Some(keys) = tensors.keys {
         let wide = keys.shape[2];
-        let weights = match tensors.weights {
-            Some(Tensor {
-                data: Data::F32(weights),
-                ..
-            }) => Some(weights),
+        let weights = match tensors.weights.map(|weights| &weights.data) {
+            Some(Data::F32(weights)) => Some(&weights[..]),
             _ => None,
         };
-        let mut own = Vec::with_capacity(wide);
-        for row in 0..rows {
-            for (slot, out) in out.slots.iter_mut().enumerate() {
-                let range = (row * slots + slot) * wide..(row * slots + slot + 1) * wide;
-                own.clear();
-                match &keys.data {
-                    Data::U64(keys) => own.extend_from_slice(&keys[range.clone()]),
-                    Data::I64(keys) => {
-                        own.extend(keys[range.clone()].iter().map(|key| key.cast_unsigned()));
+        let key = |at: usize| match &keys.data {
+            Data::U64(keys) => keys[at],
+            Data::I64(keys) => keys[at].cast_unsigned(),
+            _ => NO_KEY,
+        };
+        for (slot, out) in out.slots.iter_mut().enumerate() {
+            if weights.is_some() {
+                out.values = Some(vec![]);
+            }
+            for row in 0..rows {
+                let first = (row * slots + slot) * wide;
+                for at in first..first + wide {
+                    let (key, weight) = (key(at), weights.map(|weights| weights[at]));
+                    if key == NO_KEY || weight.is_some_and(f32::is_nan) {
+                        continue;
                     }
-                    _ => {}
-                }
-                match weights {
-                    None => {
-                        own.retain(|key| *key != NO_KEY);
-                        out.push(&own, None);
-                    }
-                    Some(weights) => {
-                        let weight = own.iter().zip(&weights[range]);
-                        let weights: Vec<f32> = weight
-                            .map(|(key, w)| if *key == NO_KEY { f32::NAN } else { *w })
-                            .collect();
-                        out.push(&own, Some(&weights));
+                    out.keys.push(key);
+                    if let (Some(values), Some(weight)) = (&mut out.values, weight) {
+                        values.push(weight);
                     }
                 }
+                out.offsets.push(out.keys.len() as i64);
             }
         }
     }

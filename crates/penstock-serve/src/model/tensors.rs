@@ -138,7 +138,7 @@ fn shape_of(spec: &TensorSpec, tensor: &Tensor) -> Result<Vec<usize>> {
         )));
     }
     if let Data::Bytes(texts) = &tensor.data
-        && let Some(at) = texts.iter().position(|t| std::str::from_utf8(t).is_err())
+        && let Some(at) = texts.first_not_utf8()
     {
         return Err(wrong(format!(
             "holds bytes that are not UTF-8 at element {at}"

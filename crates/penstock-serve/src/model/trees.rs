@@ -94,7 +94,7 @@ impl Trees {
             let block = block.split("end of trees").next().unwrap_or(block);
             trees.push(block)?;
         }
-        if trees.trees.len() % classes != 0 {
+        if !trees.trees.len().is_multiple_of(classes) {
             return Err(wrong("its trees do not fill whole rounds"));
         }
         Ok(trees)
