@@ -34,8 +34,19 @@ def tensors_of(data: pa.RecordBatch | pa.Table, inputs: Iterable[Declared]) -> l
             continue
         column = data.column(name)
         array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        found.append((name, [len(array)], column_as(array, datatype, name)))
+        if datatype != "BYTES" and pa.types.is_nested(array.type):
+            found.append(_matrix(array, datatype, name))
+        else:
+            found.append((name, [len(array)], column_as(array, datatype, name)))
     return found
+
+
+def _matrix(array: pa.Array, datatype: str, name: str) -> Tensor:
+    """A column of lists of one length as [rows, length]."""
+    lengths = set(pc.list_value_length(array).to_pylist())
+    if len(lengths) > 1 or None in lengths:
+        raise RequestError(f"column '{name}' holds lists of different lengths, and the model takes a matrix")
+    return name, [len(array), *lengths], column_as(array.flatten(), datatype, name)
 
 
 def column_as(array: pa.Array, datatype: str, name: str) -> pa.Array:
