@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use penstock_features::Scratch;
-
 use super::Call;
 use super::cells::floats;
 use super::deep::{DeepForm, DeepScorer};
@@ -16,7 +14,7 @@ use super::linear::{
     InputForm, MachineForm, MachineScorer, OnlineForm, OnlineScorer, TreeScorer, TreesForm,
 };
 use super::manifest::{Manifest, broken};
-use super::mapping::{Mapped, Mapper};
+use super::mapping::{Mapped, Mapper, Workspace};
 use super::matrix::Matrix;
 use super::{Options, Signature};
 use crate::error::{Fault, Result};
@@ -40,7 +38,7 @@ enum Scorer {
 
 /// What a lane keeps between runs.
 pub(super) struct Desk {
-    scratch: Scratch,
+    work: Workspace,
     mapped: Mapped,
     matrix: Matrix,
     run: Option<Run>,
@@ -136,8 +134,7 @@ impl FeatureModel {
             }
         };
         let mapped = self.mapper.as_ref().map(|mapper| {
-            let weighted = mapper.weighted.contains(&true);
-            mapped_specs(mapper.slots.len(), mapper.dense.len(), weighted)
+            mapped_specs(mapper.slots.len(), mapper.dense.len(), mapper.is_weighted())
         });
         let score = match self.classes() {
             1 => ("score", vec![-1]),
@@ -177,7 +174,7 @@ impl FeatureModel {
     pub fn desk(&self) -> Result<Desk> {
         let run = self.deep().map(|deep| deep.graph.run()).transpose()?;
         Ok(Desk {
-            scratch: Scratch::default(),
+            work: Workspace::default(),
             mapped: Mapped::default(),
             matrix: Matrix::new(self.width(), self.encoder.fields()),
             run,
@@ -195,7 +192,7 @@ impl FeatureModel {
         };
         let given = Given::read(call, &self.columns, slots, dense)?;
         if let Some(mapper) = &self.mapper {
-            mapper.map(&given, &mut desk.scratch, &mut desk.mapped)?;
+            mapper.map(&given, &mut desk.work, &mut desk.mapped)?;
         }
         self.encoder
             .append(&given, &desk.mapped, &mut desk.matrix)?;

@@ -25,6 +25,8 @@ pub(super) struct Given<'a> {
     pub rows: usize,
     pub cells: Vec<Cells<'a>>,
     pub broadcast: Vec<bool>,
+    /// Whether the call names columns that are broadcast.
+    pub shared: bool,
     pub mapped: Option<MappedTensors<'a>>,
 }
 
@@ -100,6 +102,7 @@ impl<'a> Given<'a> {
             rows,
             cells: vec![ABSENT; columns.len()],
             broadcast: vec![true; columns.len()],
+            shared: !call.broadcast.is_empty(),
             mapped: None,
         };
         let mut marks: Vec<Option<&Tensor>> = vec![None; columns.len()];

@@ -68,6 +68,13 @@ impl Keys {
         self.offsets.extend(ends);
     }
 
+    /// One row of another, `rows` times.
+    pub fn repeat(&mut self, one: &Keys, rows: usize) {
+        for _ in 0..rows {
+            self.append(one);
+        }
+    }
+
     pub fn row(&self, row: usize) -> (&[u64], Option<&[f32]>) {
         let range = self.offsets[row] as usize..self.offsets[row + 1] as usize;
         (

@@ -15,6 +15,8 @@ mod lists;
 mod manifest;
 mod mapping;
 mod matrix;
+mod part;
+mod parting;
 mod tensors;
 mod trees;
 mod weights;
