@@ -55,7 +55,7 @@ def card(version: Version, moves: Sequence[Move]) -> str:
         f"  inputs      {_columns(version.signature.get('inputs', ()))}",
         f"  outputs     {_columns(version.signature.get('outputs', ()))}",
         f"  plan        {str(version.manifest.get('plan', ''))[:12] or '-'}",
-        f"  proof       {_proof(version.proof)}",
+        f"  proof       {proof_line(version.proof)}",
     ]
     lines += [f"  {key:<11} {value}" for key, value in _lineage(version.lineage)]
     for key, value in (("tags", _pairs(version.tags)), ("notes", version.notes), ("pinned", version.pinned)):
@@ -111,13 +111,16 @@ def _columns(described: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(shown[:12]) + (f", ... ({len(shown)})" if len(shown) > 12 else "") or "-"
 
 
-def _proof(proof: Mapping[str, Any]) -> str:
+def proof_line(proof: Mapping[str, Any]) -> str:
+    """What proved a version, in one line."""
     if not proof:
         return "not needed: Penstock's own bundle"
     if proof.get("unproven"):
         return "UNPROVEN: pushed with --unproven"
-    largest = f"largest difference {proof.get('largest_difference', 0):.3g}"
-    return f"{proof.get('rows', 0):,} rows, {largest}, tolerance {proof.get('tolerance')}"
+    rows = (
+        f"{proof.get('rows', 0):,} {'made-up ' if proof.get('made_up') else ''}rows and {proof.get('added', 0)} added"
+    )
+    return f"{rows}, largest difference {proof.get('largest_difference', 0):.3g}, tolerance {proof.get('tolerance')}"
 
 
 def _lineage(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
