@@ -16,6 +16,7 @@ pub mod tls;
 pub mod wire;
 
 pub use error::{Fault, Kind, Result};
+pub use grpc::DESCRIPTORS;
 pub use service::{
     Config, Description, IndexEntry, Reply, Request, Service, State, Statistics, Timings, Trace,
 };

@@ -109,7 +109,7 @@ class Client:
         """
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         inputs = self._inputs(model, version)
-        tensors = [t for part in _tables(data) for t in tensors_of(part, inputs)]
+        tensors = [t for part in tables_of(data) for t in tensors_of(part, inputs)]
         if not tensors:
             names = ", ".join(name for name, *_ in inputs[:20])
             raise RequestError(f"none of the columns is an input of model '{model}'", f"its inputs are {names}")
@@ -209,7 +209,7 @@ def _said(body: bytes, status: int) -> str:
         return f"the host answered {status}"
 
 
-def _tables(data: Any) -> list[pa.Table]:
+def tables_of(data: Any) -> list[pa.Table]:
     """The columns as Arrow, tables of one length each: broadcast columns are shorter than the others."""
     if isinstance(data, pa.RecordBatch):
         return [pa.Table.from_batches([data])]

@@ -28,13 +28,7 @@ def encode(
     inputs: list[dict[str, Any]] = []
     blobs: list[bytes] = []
     for name, shape, elements in tensors:
-        nulls = elements.null_count > 0 and not pa.types.is_floating(elements.type)
-        datatype, blob = _elements(elements)
-        parts = [(name, datatype, blob)]
-        if nulls:
-            marks = np.asarray(elements.is_null().to_numpy(zero_copy_only=False))
-            parts.append((f"{name}.null", "BOOL", marks.tobytes()))
-        for each, kind, data in parts:
+        for each, kind, data in parts(name, elements):
             size = {"binary_data_size": len(data)}
             inputs.append({"name": each, "shape": shape, "datatype": kind, "parameters": size})
             blobs.append(data)
@@ -45,6 +39,16 @@ def encode(
         head["id"] = request_id
     text = json.dumps(head, separators=(",", ":")).encode()
     return b"".join([text, *blobs]), len(text)
+
+
+def parts(name: str, elements: pa.Array) -> list[tuple[str, str, bytes]]:
+    """(name, datatype, bytes) of a tensor, and of the BOOL tensor that marks its nulls if it has any."""
+    datatype, blob = _elements(elements)
+    found = [(name, datatype, blob)]
+    if elements.null_count > 0 and not pa.types.is_floating(elements.type):
+        marks = np.asarray(elements.is_null().to_numpy(zero_copy_only=False))
+        found.append((f"{name}.null", "BOOL", marks.tobytes()))
+    return found
 
 
 def decode(body: bytes, head_length: int | None) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -61,7 +65,7 @@ def decode(body: bytes, head_length: int | None) -> tuple[dict[str, Any], dict[s
         blob, at = body[at : at + size], at + size
         if len(blob) != size:
             raise ValueError(f"output '{output['name']}' is {size} bytes long, and {len(blob)} came")
-        outputs[output["name"]] = _from_bytes(blob, datatype, shape)
+        outputs[output["name"]] = from_bytes(blob, datatype, shape)
     return head, outputs
 
 
@@ -86,7 +90,8 @@ def _from_json(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> npt.
     return np.array(data, DTYPES[datatype]).reshape(shape)
 
 
-def _from_bytes(blob: bytes, datatype: str, shape: Sequence[int]) -> npt.NDArray[Any]:
+def from_bytes(blob: bytes, datatype: str, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """A tensor's raw bytes as an array; BYTES as objects."""
     if datatype != "BYTES":
         return np.frombuffer(blob, DTYPES[datatype]).reshape(shape)
     texts, at = [], 0

@@ -24,7 +24,8 @@ use crate::wire::proto::message::grpc_inference_service_server::GrpcInferenceSer
 pub(crate) use codec::Codec;
 pub(crate) use status::{http_status, is_open, of as status, refuse, retold};
 
-const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("inference");
+/// schemas/inference.proto, compiled: a serialised FileDescriptorSet.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("inference");
 
 pub fn router<S: Service>(shared: &Arc<Shared<S>>) -> Result<Router> {
     let codings = [

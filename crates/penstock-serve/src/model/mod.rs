@@ -19,6 +19,7 @@ mod part;
 mod parting;
 mod tensors;
 mod trees;
+mod warm;
 mod weights;
 
 use std::collections::HashMap;
@@ -71,6 +72,7 @@ pub struct Model {
     signature: Signature,
     /// What its files take in memory, those that are not mapped.
     memory_bytes: u64,
+    warm_up: Vec<Tensor>,
 }
 
 enum Form {
@@ -98,10 +100,16 @@ impl Model {
             let signature = model.signature(&manifest.algorithm);
             (Form::Features(Box::new(model)), signature)
         };
+        let mut warm_up = warm::rows(folder, &signature.inputs);
+        if warm_up.is_empty() {
+            let columns = matches!(kind, Form::Features(_));
+            warm_up = warm::nothing(&signature.inputs, columns);
+        }
         Ok(Model {
             kind,
             signature,
             memory_bytes: manifest.held_bytes(),
+            warm_up,
         })
     }
 
@@ -241,6 +249,22 @@ impl Lane {
             _ => unreachable!("a lane is made by its own model"),
         };
         (answers, timings)
+    }
+
+    /// Scores the bundle's own rows, so that the first request finds pages, arenas and threads as the others will.
+    pub fn warm_up(&mut self) -> Result<()> {
+        let model = self.model.clone();
+        for _ in 0..3 {
+            let call = Call {
+                tensors: &model.warm_up,
+                broadcast: &[],
+            };
+            let (answers, _) = self.run(&[call]);
+            answers
+                .into_iter()
+                .try_for_each(|answer| answer.map(drop))?;
+        }
+        Ok(())
     }
 
     pub fn stopper(&self) -> Stopper {

@@ -43,6 +43,10 @@ impl<'f> Rows<'f> {
         broken(self.folder, format!("{}: {what}", self.name))
     }
 
+    pub fn named(&self, name: &str) -> Option<&ArrayRef> {
+        self.batch.column_by_name(name)
+    }
+
     fn column(&self, name: &str, wanted: &DataType) -> Result<&ArrayRef> {
         let column = self.batch.column_by_name(name);
         column
