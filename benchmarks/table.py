@@ -2,8 +2,13 @@
 
 Rows of 16 values with row-wise Adagrad (torch: Adagrad) in a table of 10 million (--quick: 1 million); keys uniform or
 by Zipf's law (1.05), in batches of 1,024 to 65,536. Cases: `lookup_uniform lookup_zipf`; `update_uniform update_zipf`,
-a look-up and an update of the same batch of present rows; `insert`, updates with new keys (TFRA: upserts of zeros).
-A case's figure is that of batches of 4,096; `sizes` has each. Ours is called through `EmbeddingTables`, from Python.
+a look-up and an update of the same batch of present rows. New keys: `insert` is one update of a batch of them, which
+admits each, initialises its row and its state and takes its first gradient step (TFRA: look-up with the initialiser,
+step, upsert of values and sum, as for rows that are there); `insert_lookup` reads the batch first, as a training does
+(TFRA's step has read it anyway); `insert_growing` begins with an empty table of no declared size; `insert_bare` is
+TFRA's upsert of zeros without initialiser, gradient and state, against our whole update. In all other cases both know
+the final size (our `expected_rows`, TFRA's `init_size`). A case's figure is that of batches of 4,096; `sizes` has each.
+Ours is called through `EmbeddingTables`, from Python.
 
 TFRA hashes (cuckoo) as we do; FBGEMM (CPU table-batched embeddings) and torch (EmbeddingBag(sparse=True)) get ids 0..n
 and hash nothing. Rates are keys per second of processor time; everybody stays up, filled, and runs on the same core in
@@ -40,11 +45,11 @@ SIZES = (1024, 4096, 16_384, LARGEST)
 HEADLINE = 4096
 EXPONENT = 1.05
 DRAWN = 1 << 22
+#: Rounds that one fresh table's inserts are spread over.
+GROWING = 5
 #: How far a round's control may be from the best one's.
 STEADY = 0.1
 TRIES = 3
-#: Rounds that one fresh table's inserts are spread over.
-GROWING = 5
 
 
 def write_streams(folder: Path, rows: int) -> None:
@@ -65,12 +70,13 @@ class Ours:
 
     def __init__(self, folder: Path) -> None:
         self.streams = Streams(str(folder))
-        self.tables = self.empty()
+        self.fresh: dict[str, EmbeddingTables] = {}
+        self.tables = self.empty(self.streams.rows)
         for keys in self.streams.parts(0, self.streams.rows, 4096):
             self.tables.update("slot", keys, np.zeros((len(keys), DIM), dtype=np.float32))
 
-    def empty(self) -> EmbeddingTables:
-        table = Table("table", DIM, RowwiseAdagrad(epsilon=1e-8), RATE, Constant(0.0))
+    def empty(self, expected: int | None = None) -> EmbeddingTables:
+        table = Table("table", DIM, RowwiseAdagrad(epsilon=1e-8), RATE, Constant(0.0), expected_rows=expected)
         return EmbeddingTables([table], {"slot": "table"}, threads=1)
 
     def ask(self, job: str, **question: Any) -> Mapping[str, Any]:
@@ -82,13 +88,17 @@ class Ours:
             return {"values": self.tables.lookup("slot", keys).tolist()}
         if job == "insert":
             first, count, batch = question["first"], question["count"], question["batch"]
+            table = question["table"]
             if first == 0:
-                self.fresh = self.empty()
-            return timed(
-                streams.parts(first, count, batch),
-                lambda keys: self.fresh.update("slot", keys, streams.grads[: len(keys)]),
-                None,
-            )
+                self.fresh[table] = self.empty(None if table == "growing" else streams.rows)
+            into = self.fresh[table]
+
+            def add(keys: Any) -> None:
+                if table == "lookup":
+                    into.lookup("slot", keys)
+                into.update("slot", keys, streams.grads[: len(keys)])
+
+            return timed(streams.parts(first, count, batch), add, None)
 
         def one(keys: Any) -> None:
             self.tables.lookup("slot", keys)
@@ -149,7 +159,7 @@ def one_round(ask: Ask, cases: list[str], turn: int, rows: int, seconds: float) 
                 # Each round adds a fifth of the rows to a table that begins empty, a quarter of that in each size.
                 count = rows // GROWING // len(SIZES)
                 first = (turn % GROWING * len(SIZES) + number) * count
-                answer = ask(job=job, first=first, count=count, batch=size)
+                answer = ask(job=job, table=kind or "known", first=first, count=count, batch=size)
             else:
                 answer = ask(job=job, kind=kind, batch=size, seconds=seconds)
             found[f"{case}/{size}"] = float(answer["keys"]) / float(answer["seconds"])
@@ -172,9 +182,12 @@ def steady_rounds(
             before = measure()
             order = names[turn % len(names) :] + names[: turn % len(names)]
             # Inserts would go on from where the round's first try left them.
-            wanted = {n: [c for c in cases[n] if c != "insert" or not attempt] for n in names}
+            wanted = {n: [c for c in cases[n] if not c.startswith("insert") or not attempt] for n in names}
             for name in order:
                 kept[name].update(one_round(asks[name], wanted[name], turn, rows, seconds))
+            for size in ("", *(f"/{size}" for size in SIZES)):
+                # Its step has read the rows anyway.
+                kept["tfra"][f"insert_lookup{size}"] = kept["tfra"][f"insert{size}"]
             worst = min(before, measure())
             best = max(best, worst)
             if worst >= best * (1 - STEADY):
@@ -197,6 +210,7 @@ def main() -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     reading = ["lookup_uniform", "lookup_zipf"]
     updating = ["update_uniform", "update_zipf"]
+    inserting = ["insert", "insert_growing", "insert_bare"]
     with tempfile.TemporaryDirectory(dir=os.environ.get("PENSTOCK_BENCH_DIR")) as name:
         folder = Path(name)
         harness.say(f"filling tables of {rows:,} rows ...")
@@ -210,7 +224,8 @@ def main() -> None:
         asks: dict[str, Ask] = {"ours": ours.ask, **{peer: each.ask for peer, each in peers.items()}}
         check(asks, ours.streams)
         cases = dict.fromkeys(asks, reading + updating)
-        cases["ours"] = cases["tfra"] = [*reading, *updating, "insert"]
+        cases["ours"] = [*reading, *updating, *inserting, "insert_lookup"]
+        cases["tfra"] = [*reading, *updating, *inserting]
         wrapper = peers["tfra"].ask(job="wrapper", kind="zipf", batch=4096, seconds=seconds)
         rounds, controls = steady_rounds(asks, cases, options.rounds, rows, seconds)
         for each in peers.values():

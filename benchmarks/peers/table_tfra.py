@@ -2,6 +2,9 @@
 
 An update is row-wise Adagrad in TensorFlow's operations over rows of values and sum side by side: one look-up, one
 upsert. Its DynamicEmbeddingOptimizer (element-wise Adagrad, a second table for the sums) is slower: `wrapper` times it.
+
+New keys: `insert` is the same update (the look-up gives what the initialiser says, the upsert values and sum), in a
+table made at its final size; `insert_growing` the same in one of the default size; `insert_bare` an upsert of zeros.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 de = tfra.dynamic_embedding
 KEYS = tf.TensorSpec([None], tf.int64)
+#: TFRA's own default for a table's first size.
+GROWING = 8192
 
 
 class Table:
@@ -34,6 +39,7 @@ class Table:
 
     def __init__(self, name: str, rows: int, dim: int, rate: float, state: int) -> None:
         width, grads = dim + state, tf.TensorSpec([None, dim], tf.float32)
+        self.width = width
         self.variable = de.get_variable(
             name, key_dtype=tf.int64, value_dtype=tf.float32, dim=width, initializer=0.0, init_size=rows,
             devices=["/CPU:0"], kv_creator=de.CuckooHashTableCreator(),
@@ -113,14 +119,30 @@ def answer(job: str, **question: Any) -> Mapping[str, Any]:
     return timed(streams.batches(**question), one, question["seconds"])
 
 
-def insert(streams: Streams, first: int, count: int, batch: int) -> Mapping[str, Any]:
+def insert(streams: Streams, table: str, first: int, count: int, batch: int) -> Mapping[str, Any]:
     if first == 0:
-        held["fresh"] = Table("fresh", streams.rows, streams.dim, 0.0, 0)
-        held["fresh"].variable.clear()
-        held["fresh"].insert(tf.constant(streams.keys[:0]), held["values_of"][:0])
-    zeros = held["values_of"]
-    parts = streams.parts(first, count, batch)
-    return timed(parts, lambda keys: held["fresh"].insert(tf.constant(keys), zeros[: len(keys)]), None)
+        held[table] = fresh(streams, table)
+    into, grads = held[table], tf.constant(streams.grads)
+
+    def one(keys: Any) -> None:
+        if table == "bare":
+            into.insert(tf.constant(keys), held["values_of"][: len(keys)])
+        else:
+            into.update(tf.constant(keys), grads[: len(keys)])
+
+    return timed(streams.parts(first, count, batch), one, None)
+
+
+def fresh(streams: Streams, table: str) -> Table:
+    """An empty table whose graphs are made."""
+    size = GROWING if table == "growing" else streams.rows
+    made = Table(table, size, streams.dim, held["rate"], 0 if table == "bare" else 1)
+    made.variable.clear()
+    nothing = tf.constant(streams.keys[:0])
+    made.insert(nothing, tf.zeros([0, made.width]))
+    if table != "bare":
+        made.update(nothing, tf.zeros([0, streams.dim]))
+    return made
 
 
 def wrapper(streams: Streams, **question: Any) -> Mapping[str, Any]:

@@ -57,6 +57,27 @@ fn rows_come_grow_go_and_come_again() {
 }
 
 #[test]
+fn expected_rows_fill_what_was_taken_for_them() {
+    let mut config = config(2, Dtype::F32);
+    config.expected_rows = 2000;
+    let engine = Engine {
+        threads: 1,
+        level: Level::Baseline,
+    };
+    let mut table = Table::new(config, engine).unwrap();
+    // More than expected of one bucket: it grows beyond what it was given.
+    let keys = keys(60);
+    let batch = Update {
+        keys: &keys,
+        grads: &vec![0.5; keys.len() * 2],
+        ..Update::default()
+    };
+    table.update(&batch).unwrap();
+    let mut out = vec![0.0; keys.len() * 2];
+    assert_eq!(table.lookup(&keys, &mut out).unwrap(), 60);
+}
+
+#[test]
 fn bags_are_pooled_staged_and_stepped_on_two_threads() {
     let engine = Engine {
         threads: 2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from penstock.errors import DataError, RequestError
+from penstock.errors import DataError, PenstockError, RequestError
 
 
 class LabelError(DataError):
@@ -29,6 +29,18 @@ class LearningError(DataError):
 
     def __init__(self, message: str, hint: str = "", code: str = "TRAIN021") -> None:
         super().__init__(message, hint, code)
+
+
+class TablesFull(PenstockError, MemoryError):
+    """Embedding tables need more memory than they may have, or than there is (TRAIN045)."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            what,
+            "let rows leave (ttl_s, least_count), admit keys later (min_count), take a smaller dim or dtype, "
+            "or give more memory",
+            "TRAIN045",
+        )
 
 
 def need_trees() -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from penstock import native
 from penstock.errors import RequestError, did_you_mean
+from penstock.training.faults import TablesFull
 
 Pooling = Literal["sum", "mean", "sqrtn"]
 Keys = npt.NDArray[np.int64]
@@ -188,6 +189,10 @@ class Table:
     """One table. `dim`: values a row, 1 to 512; `dtype`: how they are stored (optimizer state is always f32).
 
     `missing`: what a key without a row reads; None is init(key) if one sighting admits, else zeros.
+
+    `expected_rows`: takes the memory of so many rows at once, where None grows from nothing: new rows come three times
+    as fast, a machine that is too small says so before the first batch, and more rows than expected are as welcome.
+    `memory_limit`: bytes; what would pass it is refused. Either way it is `TablesFull` that is raised.
     """
 
     name: str
@@ -206,6 +211,7 @@ class Table:
     decay: float = 0.0
     seed: int = 0
     memory_limit: int | None = None
+    expected_rows: int | None = None
 
     def document(self) -> dict[str, Any]:
         return {name: _document(value) for name, value in vars(self).items() if value is not None}
@@ -218,6 +224,15 @@ def _finite(table: str, document: Mapping[str, Any]) -> None:
             _finite(table, value)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"table '{table}': {name} is {value}; it must be finite")
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Tables that have no room are `TablesFull`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise TablesFull(str(error)) from None
 
 
 @contextmanager
@@ -255,7 +270,8 @@ class EmbeddingTables:
 
     `slots` maps a slot's name to its table's name; slots of one table share its rows. Keys of a feature plan carry
     their slot in the high bits: with `mapped` those bits are left out, so that slots of one table meet.
-    Raises `RequestError` for a slot whose table is not there, `ValueError` for a table that means nothing.
+    Raises `RequestError` for a slot whose table is not there, `ValueError` for a table that means nothing, `TablesFull`
+    if there is no memory for the rows that are expected.
     """
 
     def __init__(
@@ -274,6 +290,8 @@ class EmbeddingTables:
         self._tables = {slot: tables[names.index(table)] for slot, table in slots.items()}
         for declared in tables:
             _finite(declared.name, declared.document())
+            if (declared.expected_rows or 0) < 0:
+                raise ValueError(f"table '{declared.name}': expected_rows is {declared.expected_rows}; 0 is the least")
         document = {
             "threads": threads or os.cpu_count() or 1,
             "tables": [table.document() for table in tables],
@@ -282,7 +300,8 @@ class EmbeddingTables:
                 for slot, table in slots.items()
             ],
         }
-        self.native = native.Tables(json.dumps(document))
+        with memory_told():
+            self.native = native.Tables(json.dumps(document))
         #: Whether a module applies its gradients in the backward pass, where nothing can come between.
         self.fused = False
 
@@ -310,10 +329,12 @@ class EmbeddingTables:
 
     def update(self, slot: str, keys: Keys, grads: Values, event_time_s: int = 0, **counts: Any) -> dict[str, int]:
         """Sum each key's gradients (float32 [n, dim]) and step its row. `counts`: occurrences (uint32), shows, clicks
-        (float32), each [n]. Raises `ValueError`, and changes nothing, for a gradient that is not finite."""
+        (float32), each [n]. Raises `ValueError` for a gradient that is not finite and `TablesFull` beyond the memory
+        limit, and changes nothing then."""
         self._table(slot)
         keys, grads = np.ascontiguousarray(keys), np.ascontiguousarray(grads)
-        return self.native.update(self._numbers[slot], keys, grads, event_time_s, **counts)
+        with memory_told():
+            return self.native.update(self._numbers[slot], keys, grads, event_time_s, **counts)
 
     def pool(self, bags: Mapping[str, Bag], pooling: Pooling = "sum") -> Values:
         """Each slot's bags pooled, side by side in the order given: float32 [samples, sum of dims]."""
@@ -342,8 +363,10 @@ class EmbeddingTables:
         return [(self._number(slot), bag.keys, bag.offsets, bag.weights) for slot, bag in bags.items()]
 
     def step(self, event_time_s: int = 0) -> dict[str, int]:
-        """Apply the gradients that backward passes have staged, each table once."""
-        return self.native.step(event_time_s)
+        """Apply the gradients that backward passes have staged, each table once. Raises `TablesFull` where new rows
+        would pass a memory limit."""
+        with memory_told():
+            return self.native.step(event_time_s)
 
     def scale(self, factor: float) -> None:
         """Multiply the staged gradients: to unscale them, or to average over accumulated batches."""

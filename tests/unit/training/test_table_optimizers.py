@@ -13,6 +13,7 @@ import pytest
 
 from penstock.errors import RequestError
 from penstock.training.checkpoints import Checkpoints
+from penstock.training.faults import TablesFull
 from penstock.training.snapshots import Snapshot, write_snapshot
 from penstock.training.tables import (
     Adagrad,
@@ -281,9 +282,10 @@ def test_a_table_that_may_not_grow_evicts_or_errs_and_is_not_killed() -> None:
     keys = np.arange(200_000, dtype=np.int64)
     full = plain(memory_limit=least + (1 << 20))
     with pytest.raises(
-        MemoryError, match=r"table 't' may use \d+ bytes, and \d+ are needed; raise memory_limit or evict"
-    ):
+        TablesFull, match=r"TRAIN045 table 't' may use \d+ bytes, and \d+ are needed; raise memory_limit or evict"
+    ) as told:
         full.update("s", keys, np.zeros((len(keys), 2), dtype=F), 100)
+    assert isinstance(told.value, MemoryError) and "min_count" in told.value.hint
     assert full.rows == {"t": 0} and full.bytes["t"] <= least + (1 << 20)
     evicting = plain(memory_limit=least + (1 << 21), eviction=Eviction(ttl_s=5))
     for now in range(20):
@@ -292,6 +294,20 @@ def test_a_table_that_may_not_grow_evicts_or_errs_and_is_not_killed() -> None:
         assert evicting.bytes["t"] <= least + (1 << 21)
         assert (evicting.lookup("s", part) == -1).all()
     assert evicting.rows["t"] < 150_000, "what was stale made room"
+
+
+def test_expected_rows_have_their_memory_at_once_and_are_the_same_rows() -> None:
+    grown, expecting = plain(), plain(expected_rows=100_000)
+    at_first = expecting.bytes["t"]
+    keys = np.arange(100_000, dtype=np.int64) * 7919
+    for tables in (grown, expecting):
+        tables.update("s", keys, np.ones((len(keys), 2), dtype=F))
+    np.testing.assert_array_equal(grown.lookup("s", keys), expecting.lookup("s", keys))
+    assert at_first > grown.bytes["t"] * 0.9 and expecting.bytes["t"] < at_first * 1.1
+    with pytest.raises(TablesFull, match="TRAIN045 table 't' may use 1000000 bytes"):
+        plain(expected_rows=100_000, memory_limit=1_000_000)
+    with pytest.raises(ValueError, match="table 't': expected_rows is -1; 0 is the least"):
+        plain(expected_rows=-1)
 
 
 def test_a_table_that_means_nothing_says_why() -> None:

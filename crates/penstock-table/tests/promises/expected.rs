@@ -90,3 +90,26 @@ fn expecting_more_than_the_limit_or_than_there_is_is_refused_at_once() {
     let vast = Table::new(vast, Engine::default());
     assert!(matches!(vast, Err(TableError::OutOfMemory { .. })));
 }
+
+#[test]
+fn threads_fill_rows_while_their_pages_become_huge() {
+    let fill = |threads| {
+        let mut config = config(64);
+        config.init = Init::Normal {
+            mean: 0.0,
+            deviation: 1.0,
+        };
+        let engine = Engine {
+            threads,
+            ..Engine::default()
+        };
+        let mut table = Table::new(config, engine).unwrap();
+        // 40,000 rows of 256 bytes: five parts are full and on their way while the rest is written.
+        for first in (0..40_000u64).step_by(4000) {
+            let keys: Vec<u64> = (first..first + 4000).collect();
+            update(&mut table, &keys, &[0.5; 4000 * 64], 0).unwrap();
+        }
+        rows(&table)
+    };
+    assert!(fill(1) == fill(2));
+}
