@@ -6,10 +6,12 @@
 pub mod auth;
 pub mod door;
 mod error;
+pub mod fleet;
 mod grpc;
 mod http;
 pub mod log;
 pub mod model;
+mod samples;
 mod service;
 mod tensor;
 pub mod tls;

@@ -1,0 +1,128 @@
+//! What the fleet asks of a model: the few things that `model::Model` and `model::Lane` do, so that tests bring their own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::model::{Call, Lane, Model, Options, Signature, Stopper};
+use crate::service::Timings;
+use crate::tensor::Tensor;
+
+/// An open bundle, shared by its lanes.
+pub trait Engine: Send + Sync + Sized + 'static {
+    type Lane: Runner;
+
+    fn open(folder: &Path, options: &Options) -> Result<Self>;
+
+    /// What the bundle in a folder will hold in memory of its own, before it is opened.
+    fn estimate_bytes(folder: &Path) -> u64;
+
+    fn signature(&self) -> &Signature;
+
+    /// Whether rows of several requests may be scored in one run.
+    fn batches(&self) -> bool;
+
+    /// The rows of a call; `Invalid` names the inputs that do not agree.
+    fn rows(&self, call: Call) -> Result<usize>;
+
+    /// What it holds in memory of its own.
+    fn memory_bytes(&self) -> u64;
+
+    fn lane(self: &Arc<Self>) -> Result<Self::Lane>;
+
+    /// Keys found and not found in its tables so far; None where it has none.
+    fn lookups(&self) -> Option<(u64, u64)> {
+        None
+    }
+}
+
+/// One run at a time.
+pub trait Runner: Send + 'static {
+    type Stopper: Stop;
+
+    fn run(&mut self, calls: &[Call]) -> (Vec<Result<Vec<Tensor>>>, Timings);
+
+    /// Runs the bundle's own rows, so that the first request is no slower than the others.
+    fn warm_up(&mut self) -> Result<()>;
+
+    fn stopper(&self) -> Self::Stopper;
+}
+
+/// Ends a run from another thread.
+pub trait Stop: Send + Sync + 'static {
+    fn stop(&self);
+    fn reset(&self);
+}
+
+impl Engine for Model {
+    type Lane = Lane;
+
+    fn open(folder: &Path, options: &Options) -> Result<Model> {
+        Model::open(folder, options)
+    }
+
+    /// Its files, without snapshots, which are mapped, and what only training reads.
+    fn estimate_bytes(folder: &Path) -> u64 {
+        let Ok(files) = std::fs::read_dir(folder) else {
+            return 0;
+        };
+        let sizes = files.flatten().map(|file| match file.metadata() {
+            Ok(about) if about.is_file() && !is_mapped(&file.path()) => about.len(),
+            Ok(about) if about.is_dir() && file.file_name() != "training" => {
+                Self::estimate_bytes(&file.path())
+            }
+            _ => 0,
+        });
+        sizes.sum()
+    }
+
+    fn signature(&self) -> &Signature {
+        Model::signature(self)
+    }
+
+    fn batches(&self) -> bool {
+        Model::batches(self)
+    }
+
+    fn rows(&self, call: Call) -> Result<usize> {
+        Model::rows(self, call)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        Model::memory_bytes(self)
+    }
+
+    fn lane(self: &Arc<Model>) -> Result<Lane> {
+        Model::lane(self)
+    }
+}
+
+fn is_mapped(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "snapshot")
+}
+
+impl Runner for Lane {
+    type Stopper = Stopper;
+
+    fn run(&mut self, calls: &[Call]) -> (Vec<Result<Vec<Tensor>>>, Timings) {
+        Lane::run(self, calls)
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        Lane::warm_up(self)
+    }
+
+    fn stopper(&self) -> Stopper {
+        Lane::stopper(self)
+    }
+}
+
+impl Stop for Stopper {
+    fn stop(&self) {
+        Stopper::stop(self);
+    }
+
+    fn reset(&self) {
+        Stopper::reset(self);
+    }
+}
