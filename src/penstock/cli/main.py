@@ -26,6 +26,8 @@ COMMANDS = {
         "penstock.cli.models:models",
         "Models by name: push, versions, aliases, rollback, gc, export and import.",
     ),
+    "serve": ("penstock.cli.serve:serve", "Serve models over REST and gRPC (Open Inference Protocol v2)."),
+    "release": ("penstock.cli.release:release", "Canary, shadow, promote, roll back what a host serves."),
     "table": (
         "penstock.cli.table:table",
         "Look into embedding tables: counts, histograms, heaviest keys, differences.",

@@ -1,1 +1,270 @@
-"""Being written by the lead since 01:57 (helper G: the Rust side, docs/serving.md and Rust tests remain yours)."""
+"""The serving configuration (CONTRACT §3): a TOML file becomes one frozen value, or every problem it has, by line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from penstock.errors import Problem, ProblemsFound, did_you_mean
+from penstock.serving.toml_lines import line_of, lines_of
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CONFIG_BYTES = 4 << 20
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=100)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Listen(Part):
+    """`threads`: of reading and writing; models have their own. `insecure`: beyond loopback without tokens."""
+
+    http: str = "127.0.0.1:0"
+    grpc: str = "127.0.0.1:0"
+    threads: Positive = 1
+    insecure: bool = False
+
+    @field_validator("http", "grpc")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not colon or not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"'{value}' is no HOST:PORT; 127.0.0.1:0 takes a free port")
+        return value
+
+
+class Tls(Part):
+    """PEM files. With `client_ca`, clients without a certificate of theirs are turned away."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+
+class Token(Part):
+    """`sha256`: of the token, in hex (`penstock serve --token` makes one). `models` empty: all."""
+
+    name: str
+    sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$")
+    scopes: tuple[Literal["infer", "admin", "metrics"], ...] = ("infer",)
+    models: tuple[str, ...] = ()
+
+    @field_validator("scopes", "models", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Limits(Part):
+    """Of a request and of the host; `memory_mb` 0: models take what they take."""
+
+    body_mb: Positive = 64
+    rows: Positive = 100_000
+    connections: Positive = 4096
+    memory_mb: int = Field(default=0, ge=0)
+
+
+class Lifecycle(Part):
+    """`state_dir`: releases and what the host remembers; default beside the file."""
+
+    state_dir: str = ""
+    drain_s: float = Field(default=5.0, ge=0, le=60)
+    finish_s: float = Field(default=8.0, ge=0, le=600)
+    aliases_every_s: float = Field(default=10.0, gt=0)
+
+
+class Samples(Part):
+    """The sample log: answered requests with their features, for the closed loop."""
+
+    path: str
+    rows_per_s: float = Field(default=1000.0, gt=0)
+    deny: tuple[str, ...] = ()
+
+    @field_validator("deny", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Guards(Part):
+    """When a canary is taken back (docs/serving.md); `false` turns a guard off."""
+
+    error_rate: float | Literal[False] = 0.01
+    latency: float | Literal[False] = 1.25
+    score_shift: float | Literal[False] = 0.25
+    score_shift_acts: bool = False
+    min_requests: Positive = 200
+    min_scores: Positive = 1000
+
+
+class Room(Part):
+    """What each version of a model may take. `timeout_ms`: the deadline of requests that bring none."""
+
+    concurrency: Positive = 1
+    queue: Positive = 256
+    threads: Positive = 1
+    max_batch_rows: Positive = 1024
+    timeout_ms: int = Field(default=30_000, ge=0)
+
+
+class Model(Part):
+    """`versions`: label -> bundle folder, `models:/ctr/3` or `models:/ctr@live`; `traffic`: label -> percent."""
+
+    versions: Mapping[str, str] = Field(min_length=1)
+    traffic: Mapping[str, Share] = {}
+    sticky: str = ""
+    shadow: tuple[str, ...] = ()
+    optional: bool = False
+    allow_code: bool = False
+    guards: Guards = Guards()
+    limits: Room = Room()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apart(cls, value: Any) -> Any:
+        """`sticky` stands among the shares."""
+        if isinstance(value, dict):
+            value = dict(value)
+            if isinstance(value.get("shadow"), list):
+                value["shadow"] = tuple(value["shadow"])
+            traffic = value.get("traffic")
+            if isinstance(traffic, dict) and "sticky" in traffic:
+                value["sticky"] = traffic["sticky"]
+                value["traffic"] = {label: share for label, share in traffic.items() if label != "sticky"}
+            value["traffic"] = {k: float(v) if type(v) is int else v for k, v in (value.get("traffic") or {}).items()}
+        return value
+
+
+class Document(Part):
+    listen: Listen = Listen()
+    tls: Tls | None = None
+    tokens: tuple[Token, ...] = ()
+    limits: Limits = Limits()
+    host: Lifecycle = Lifecycle()
+    samples: Samples | None = None
+    models: Mapping[str, Model] = Field(min_length=1)
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration that was read. `blocks`: a hash of each model's part of the file."""
+
+    path: Path
+    document: Document
+    lines: Mapping[tuple[str | int, ...], int]
+    blocks: Mapping[str, str]
+
+    @property
+    def state_dir(self) -> Path:
+        given = self.document.host.state_dir
+        return self.at(given) if given else self.path.parent / ".penstock-serve" / self.path.stem
+
+    def at(self, given: str) -> Path:
+        """A path of the file: relative ones start at its folder."""
+        return (self.path.parent / Path(given).expanduser()).absolute()
+
+    def problem(self, path: tuple[str | int, ...], code: str, message: str, hint: str = "") -> Problem:
+        return Problem(str(self.path), line_of(dict(self.lines), path), code, message, hint)
+
+
+def read(path: Path) -> Config:
+    """Read and check the file by itself. Raises `ProblemsFound` with everything that is wrong with it."""
+    path = path.absolute()
+    try:
+        data = path.read_bytes()
+        if len(data) > CONFIG_BYTES:
+            raise ValueError(f"it has {len(data):,} bytes")
+        text = data.decode()
+        values = tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else 0
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        hint = "docs/serving.md shows a configuration"
+        raise ProblemsFound([Problem(str(path), line, "SERV001", f"it cannot be read: {said}", hint)]) from None
+    lines = lines_of(text)
+    try:
+        document = Document.model_validate(values)
+    except ValidationError as error:
+        # A value that may be either of two types fails twice, and is one fault.
+        faults = {fault["loc"][:-1] if _is_choice(fault["loc"]) else fault["loc"]: fault for fault in error.errors()}
+        raise ProblemsFound(sorted(_problem(str(path), lines, fault) for fault in faults.values())) from None
+    blocks = {name: _hash(values["models"][name]) for name in document.models}
+    config = Config(path, document, lines, blocks)
+    problems = [problem for name, model in document.models.items() for problem in _model_problems(config, name, model)]
+    if problems:
+        raise ProblemsFound(sorted(problems))
+    return config
+
+
+def _model_problems(config: Config, name: str, model: Model) -> list[Problem]:
+    at: tuple[str, ...] = ("models", name)
+    found = []
+    for given, where in ((name, at), *((label, (*at, "versions", label)) for label in model.versions)):
+        if not NAME.fullmatch(given):
+            hint = "letters, digits, _ and -, at most 64 of them"
+            found.append(config.problem(where, "SERV003", f"'{given}' is not a name of a model or version", hint))
+    for label, what in (*((s, "traffic") for s in model.traffic), *((s, "shadow") for s in model.shadow)):
+        if label not in model.versions:
+            hint = did_you_mean(label, list(model.versions), f"its versions are {', '.join(model.versions)}")
+            said = f"'{label}' gets {what} and is none of the versions of '{name}'"
+            found.append(config.problem((*at, what, label), "SERV005", said, hint))
+    total = sum(model.traffic.values())
+    if model.traffic and abs(total - 100) > 1e-6:
+        said = f"the traffic of '{name}' sums to {total:g}, not 100"
+        found.append(config.problem((*at, "traffic"), "SERV005", said, "shares are percent"))
+    return found
+
+
+def _is_choice(path: tuple[str | int, ...]) -> bool:
+    return bool(path) and path[-1] in ("float", "literal[False]")
+
+
+def _problem(file: str, lines: Mapping[Any, int], fault: Any) -> Problem:
+    path = fault["loc"][:-1] if _is_choice(fault["loc"]) else fault["loc"]
+    line = line_of(dict(lines), path)
+    dotted = ".".join(str(part) for part in path)
+    if fault["type"] == "extra_forbidden":
+        known = _known(path[:-1])
+        hint = did_you_mean(str(path[-1]), known, f"known here: {', '.join(known)}") if known else ""
+        return Problem(file, line, "SERV002", f"'{dotted}' is no setting", hint)
+    if fault["type"] in ("missing", "too_short"):
+        what = "[models.NAME.versions] with a bundle each" if dotted.startswith("models") else dotted
+        return Problem(file, line, "SERV004", f"'{dotted}' is missing", f"add {what}")
+    said = fault["msg"].removeprefix("Value error, ")
+    return Problem(file, line, "SERV003", f"{dotted} = {fault['input']!r}: {said[:1].lower()}{said[1:]}")
+
+
+def _known(path: tuple[str | int, ...]) -> list[str]:
+    part: Any = Document
+    for step in path:
+        if isinstance(step, int):
+            continue
+        if part is Document and step == "models":
+            part = None
+        elif part is None:
+            part = Model
+        else:
+            part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples,
+                    "guards": Guards, "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
+    return sorted(part.model_fields) if part is not None else []
+
+
+def _hash(block: Any) -> str:
+    return hashlib.sha256(json.dumps(block, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""Which hosts run on this machine, for commands that name a model and no configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from penstock.data.atomic import write_text
+from penstock.errors import RequestError
+from penstock.flow.store_places import HOME
+from penstock.serving.config import Config
+
+
+def folder() -> Path:
+    """`$PENSTOCK_HOME/hosts`, else `$XDG_STATE_HOME/penstock/hosts`."""
+    home = os.environ.get(HOME, "")
+    if home:
+        return Path(home).expanduser().absolute() / "hosts"
+    state = os.environ.get("XDG_STATE_HOME", "") or str(Path.home() / ".local" / "state")
+    return Path(state) / "penstock" / "hosts"
+
+
+@contextmanager
+def announced(config: Config) -> Iterator[None]:
+    """While the block runs, this process is known as the host of `config`."""
+    place = folder()
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own = place / f"{hashlib.sha256(str(config.path).encode()).hexdigest()[:16]}.json"
+    write_text(own, json.dumps({"pid": os.getpid(), "config": str(config.path), "models": list(config.blocks)}))
+    try:
+        yield
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def config_of(model: str) -> Path:
+    """The configuration of the one running host that serves `model`. Raises `RequestError` (SERV011)."""
+    found = []
+    for path in sorted(folder().glob("*.json")):
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+            Path(f"/proc/{int(said['pid'])}").stat()
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if model in said["models"]:
+            found.append(Path(said["config"]))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise RequestError(f"no running host serves '{model}'", "--config names its configuration", "SERV011")
+    listed = ", ".join(str(path) for path in found)
+    raise RequestError(f"several running hosts serve '{model}': {listed}", "--config says which", "SERV011")
