@@ -1,5 +1,7 @@
 //! Bindings of `penstock-serve`.
 
+mod host;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +21,15 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyServedModel>()
+    module.add_class::<PyServedModel>()?;
+    module.add_class::<host::PyHost>()?;
+    module.add_function(wrap_pyfunction!(inference_descriptors, module)?)
+}
+
+/// schemas/inference.proto as a serialised FileDescriptorSet: clients make their messages from it.
+#[pyfunction]
+fn inference_descriptors() -> &'static [u8] {
+    penstock_serve::DESCRIPTORS
 }
 
 /// A client's fault is a ValueError, ours a RuntimeError.

@@ -20,8 +20,9 @@ from penstock.errors import ProblemsFound, RequestError
 def serve(config: Path | None, check: bool, as_json: bool, token: bool) -> int:
     """Serve the models that CONFIG (TOML) names, over REST and gRPC.
 
-    Prints `serving http=HOST:PORT grpc=HOST:PORT` on stdout once every model is ready; the log, a JSON object a line, goes
-    to stderr. The file is watched: a change is checked, then applied; a bad one is refused. SIGTERM drains and ends it.
+    Prints `serving http=HOST:PORT grpc=HOST:PORT` on stdout once every model is ready; the log, a JSON object a line,
+    goes to stderr. The file is watched: a change is checked, then applied; a bad one is refused. SIGTERM drains, then
+    ends it.
     """
     if token:
         made = secrets.token_urlsafe(32)
