@@ -145,6 +145,15 @@ fn version<M: Engine>(entry: &Entry<M>, label: &str, shares: &[(String, f64)]) -
         busy: end(End::Busy),
         waiting: loaded.map_or(0, |version| version.line.depth()),
         memory_bytes: loaded.map_or(0, |version| version.memory_bytes),
+        watched: watch.map(|watch| {
+            let [live, canary] = watch.error_shares();
+            Watched {
+                requests: canary.of,
+                failed: canary.hits,
+                live_requests: live.of,
+                live_failed: live.hits,
+            }
+        }),
         rolled_back: watch
             .filter(|watch| watch.tripped())
             .map(|watch| watch.why()),
