@@ -189,6 +189,63 @@ def gc(yes: bool, keep: int, grace_days: float, registry: str, as_json: bool) ->
     _print(found.as_dict(), swept(found), as_json)
 
 
+@models.command()
+@click.argument("first", metavar="NAME/NUMBER")
+@click.argument("second", metavar="NAME/NUMBER")
+@_REGISTRY
+@_JSON
+def diff(first: str, second: str, registry: str, as_json: bool) -> None:
+    """What changed from one version to another: metrics, signature, plan, parameters, size.
+
+    Example:  penstock models diff ctr@live ctr/5
+    """
+    from penstock.registry.comparison import diff as compared
+    from penstock.registry.comparison import diff_text
+
+    with _opened(registry) as opened:
+        found = compared(opened.describe(first)[0], opened.describe(second)[0])
+    _print(found, diff_text(found), as_json)
+
+
+@models.command("export")
+@_VERSION
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: NAME-NUMBER.tar here.")
+@click.option("--key", type=click.Path(path_type=Path), help="An ed25519 key to sign with; default: your own.")
+@_REGISTRY
+@_JSON
+def export_command(version: str, output: Path | None, key: Path | None, registry: str, as_json: bool) -> None:
+    """Write a version as one signed archive.
+
+    Example:  penstock models export ctr@live -o ctr.tar
+    """
+    with _opened(registry) as opened:
+        found = opened.resolve(version)
+        target = output or Path(f"{found.name}-{found.number}.tar")
+        opened.export(found.uri, target, key)
+    size = target.stat().st_size
+    _print({**found.as_dict(), "path": str(target), "bytes": size}, f"{target}  {size:,} bytes", as_json)
+
+
+@models.command("import")
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="Under another name.")
+@click.option("--alias", "aliases", multiple=True, help="An alias that names the new version; may be repeated.")
+@click.option("--key", type=click.Path(path_type=Path), help="Trust this public key alone; default: *.pub of yours.")
+@_REGISTRY
+@_JSON
+def import_command(
+    archive: Path, name: str, aliases: tuple[str, ...], key: Path | None, registry: str, as_json: bool
+) -> None:
+    """Push what a signed archive holds, once its signature is verified.
+
+    Example:  penstock models import ctr.tar --key colleague.pub
+    """
+    with _opened(registry) as opened:
+        found = opened.import_(archive, name, key, aliases)
+    signed = found.lineage["imported"]["signed_by"]
+    _print(found.as_dict(), f"{found.uri}  {found.digest[:12]}  signed by {signed}", as_json)
+
+
 def _opened(registry: str, blobs: str = "") -> Registry:
     from penstock.registry import Registry
 

@@ -159,6 +159,33 @@ class Registry:
         with self.database.read() as db:
             return rows.load(db, wanted.model, rows.numbered(db, wanted)), aliases.history(db, wanted.model)
 
+    # --- between registries ---
+
+    def export(self, name: str, target: Path, key: Path | None = None) -> Version:
+        """Write a version as one archive, signed with `key` (default: this user's own). Raises `ArchiveError`."""
+        from penstock.registry import archive, signing
+
+        version = self.resolve(name)
+        own = signing.private_key(key) if key is not None else signing.own_key(settings.keys_folder())
+        archive.write(version, self.fetch(version), target, own)
+        return version
+
+    def import_(self, source: Path, name: str = "", key: Path | None = None, aliases: Sequence[str] = ()) -> Version:
+        """Push what an archive holds as the next version of its model (or of `name`), if a trusted key signed it.
+
+        `key`: the one public key to trust; default those in the folder of keys. Raises `ArchiveError`.
+        """
+        from penstock.registry import archive, signing
+
+        with tempfile.TemporaryDirectory(prefix="penstock-import-") as scratch:
+            folder = Path(scratch) / "bundle"
+            found = archive.read(source, folder, signing.trusted(settings.keys_folder(), key))
+            from_ = {key: found[key] for key in ("name", "version", "digest", "signed_by", "pushed_at", "pushed_by")}
+            return self.push(
+                folder, name or found["name"], aliases=aliases, tags=found["tags"], metrics=found["metrics"],
+                lineage={**found["lineage"], "imported": from_}, notes=found["notes"], proof=found["proof"],
+            )  # fmt: skip
+
     # --- aliases, pins, leases ---
 
     def alias(self, name: str, alias: str, why: str = "") -> Version:

@@ -85,7 +85,11 @@ def _load(request: Request, table: pa.Table | None) -> Original:
         missing = error.name or str(error)
         said = f"bringing in a model of {framework} needs {missing}, which is not installed"
         raise ConversionError(said, "pip install 'penstock[convert]', and the framework itself", "REG018") from error
-    raise ConversionError(f"'{framework}' is no framework that models are brought in from", code="REG015")
+    raise ConversionError(
+        f"models of {framework} are not converted here: TensorFlow needs an environment of its own",
+        "there: python -m tf2onnx.convert --saved-model D --opset 17 --output m.onnx (tf2onnx 1.17); then push m.onnx",
+        "REG018",
+    )
 
 
 def _feed(request: Request, table: pa.Table | None, inputs: Sequence[Tensor]) -> Feed | None:

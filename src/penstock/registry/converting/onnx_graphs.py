@@ -135,6 +135,7 @@ def session(path: Path) -> Any:
 
 def columns_in(model: onnx.ModelProto, name: str, columns: Sequence[Tensor]) -> None:
     """The matrix `name` is put together from columns [rows, 1], so that requests name them."""
+    _standard_operators(model)
     graph = model.graph
     [old] = [value for value in graph.input if value.name == name]
     graph.input.remove(old)
@@ -152,6 +153,7 @@ def columns_in(model: onnx.ModelProto, name: str, columns: Sequence[Tensor]) -> 
 
 def score_out(model: onnx.ModelProto, output: str, positive: bool, name: str) -> Tensor:
     """Give one output: the second column of a classifier's [rows, 2] as [rows], or the output itself under `name`."""
+    _standard_operators(model)
     graph = model.graph
     [value] = [v for v in graph.output if v.name == output]
     declared = value.type.tensor_type
@@ -173,6 +175,12 @@ def score_out(model: onnx.ModelProto, output: str, positive: bool, name: str) ->
     dims = ["rows", *(n if n >= 0 else None for n in shape[1:])]
     graph.output.append(helper.make_tensor_value_info(name, declared.elem_type, dims))
     return Tensor(name, named(helper.tensor_dtype_to_np_dtype(declared.elem_type)), tuple(shape))
+
+
+def _standard_operators(model: onnx.ModelProto) -> None:
+    """A graph of trees alone names no version of the standard operators, which its ends need."""
+    if not any(opset.domain in ("", "ai.onnx") for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("", 18))
 
 
 def set_ints(node: Any, name: str, values: Sequence[int]) -> None:
