@@ -190,7 +190,7 @@ impl<M: Engine> Fleet<M> {
         budget: u64,
     ) -> Result<Arc<Version<M>>> {
         if let Some(why) = &wanted.quarantined {
-            return Err(Fault::internal(format!("it is quarantined: {why}")));
+            return Err(Fault::internal(why.as_str()));
         }
         let same = |version: &Version<M>| {
             let of = &version.spec;

@@ -44,7 +44,7 @@ pub struct VersionSpec {
     /// Addresses of the plan's user functions.
     #[serde(default)]
     pub functions: HashMap<String, usize>,
-    /// Why it may not run: it crashed the process too often.
+    /// Why it may not run, in words: it crashed the process too often, or it cannot be had.
     #[serde(default)]
     pub quarantined: Option<String>,
 }
