@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -10,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.data.atomic import write_text
-from penstock.errors import RequestError
+from penstock.errors import PenstockError, RequestError
 from penstock.flow.store_places import HOME
 from penstock.serving.config import Config
+
+
+LOCK = "host.lock"
 
 
 def folder() -> Path:
@@ -26,7 +30,23 @@ def folder() -> Path:
 
 @contextmanager
 def announced(config: Config) -> Iterator[None]:
-    """While the block runs, this process is known as the host of `config`."""
+    """While the block runs, this process is known as the host of `config`, and no other can be.
+
+    Raises `PenstockError` (SERV013) where another process is that host already.
+    """
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (config.state_dir / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = f"`penstock release` steers it; {config.state_dir} is its state"
+            raise PenstockError(f"another host serves {config.path} already", hint, "SERV013") from None
+        with _listed(config):
+            yield
+
+
+@contextmanager
+def _listed(config: Config) -> Iterator[None]:
     place = folder()
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     own = place / f"{hashlib.sha256(str(config.path).encode()).hexdigest()[:16]}.json"
