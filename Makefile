@@ -44,7 +44,12 @@ setup: .make/extension  ## make .venv whole: dependencies, Rust extension (relea
 demo: setup  ## the main job on simulated click logs: raw logs -> samples -> features -> GBDT+LR -> report
 	$(BIN)/penstock demo
 
-test: .make/torch  ## every test (real data where ../shared is present)
+# Clients that others wrote judge the serving host, each from an environment of its own.
+.make/clients: .make/python $(wildcard tests/services/serving/requirements/*.txt)
+	$(BIN)/python tests/services/serving/environments.py triton kserve
+	@touch $@
+
+test: .make/torch .make/clients  ## every test (real data where ../shared is present)
 	cargo test --release --quiet --workspace
 	$(BIN)/pytest -q -n 2 --dist worksteal --durations=25
 
