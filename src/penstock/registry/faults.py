@@ -18,11 +18,11 @@ class RegistryLost(PenstockError):
 
 
 class PushError(PenstockError):
-    """What was to be pushed cannot be a version (REG007, REG008)."""
+    """What was to be pushed cannot be a version (REG007)."""
 
 
 class SweptError(PenstockError):
-    """A version whose files gc took away, or that something still needs (REG009, REG010)."""
+    """A version whose files gc took away, or that something still needs (REG009)."""
 
 
 class ArchiveError(DataError):

@@ -1,4 +1,4 @@
-"""`models:/` names in flows: resolved once a run, cached by the bundle's digest, told as problems where they lead nowhere."""
+"""`models:/` names in flows: resolved once a run, cached by digest, told as problems where they lead nowhere."""
 
 from __future__ import annotations
 
