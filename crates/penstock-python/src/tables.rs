@@ -8,7 +8,9 @@ mod snapshot;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use penstock_table::{Bag, Layout, Pooling, RowParts, Staged, Store, TableError, Update, Updated};
+use penstock_table::{
+    Bag, Found, Layout, Pooling, RowParts, Staged, Store, TableError, Update, Updated,
+};
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
@@ -16,6 +18,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTables>()?;
+    module.add_class::<PyFound>()?;
     fault::register(module)?;
     cuts::register(module)?;
     snapshot::register(module)
@@ -38,10 +41,13 @@ struct PyTables {
     store: RwLock<Store>,
     staged: Mutex<Staged>,
     threads: usize,
-    dims: Vec<usize>,
     /// What the tables were declared by: to make them anew.
     config: config::Store,
 }
+
+/// The distinct keys of a batch that was pooled, and where their rows are: `stage` takes it.
+#[pyclass(name = "Found", frozen, module = "penstock._native")]
+struct PyFound(Found);
 
 /// One slot's keys, row offsets and weights as Python gives them.
 type GivenBag = (u32, PyBuffer<i64>, PyBuffer<i64>, Option<PyBuffer<f32>>);
@@ -54,12 +60,11 @@ impl PyTables {
         let config: config::Store =
             serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let threads = config.threads.max(1);
-        let (store, dims) = config.build().map_err(to_py)?;
+        let store = config.build().map_err(to_py)?;
         Ok(Self {
             store: RwLock::new(store),
             staged: Mutex::default(),
             threads,
-            dims,
             config,
         })
     }
@@ -113,8 +118,8 @@ impl PyTables {
     /// Each slot's bags pooled side by side into `out` (samples x the sum of the dims). Changes nothing.
     ///
     /// The first `lead` columns of each bag go to `leads` instead (samples x bags x lead), and a sample of `out` is then
-    /// `stride` wide; what is behind the bags' columns is left as it is.
-    #[pyo3(signature = (bags, pooling, out, lead = 0, leads = None, stride = None))]
+    /// `stride` wide; what is behind the bags' columns is left as it is. Returns what was found if `keep` says so.
+    #[pyo3(signature = (bags, pooling, out, lead = 0, leads = None, stride = None, keep = false))]
     #[allow(clippy::too_many_arguments)]
     fn pool(
         &self,
@@ -125,21 +130,28 @@ impl PyTables {
         lead: usize,
         leads: Option<PyBuffer<f32>>,
         stride: Option<usize>,
-    ) -> PyResult<()> {
+        keep: bool,
+    ) -> PyResult<Option<PyFound>> {
         let (bags, pooling) = (bags_of(&bags)?, pooling_of(pooling)?);
         let out = filled(&out, "out")?;
         let leads = leads.as_ref().map(|leads| filled(leads, "leads"));
         let leads = leads.transpose()?.unwrap_or_default();
-        let layout = Layout { lead, stride };
+        let (layout, threads) = (Layout { lead, stride }, self.threads);
         py.detach(|| {
-            self.read()
-                .pool_parted(&bags, pooling, self.threads, layout, leads, out)
+            let store = self.read();
+            if keep {
+                let found = store.pool_found(&bags, pooling, threads, layout, leads, out);
+                return found.map(|found| Some(PyFound(found)));
+            }
+            let pooled = store.pool_parted(&bags, pooling, threads, layout, leads, out);
+            pooled.map(|()| None)
         })
         .map_err(to_py)
     }
 
-    /// Keep the gradients of what `pool` gave until `step`; several uses of a key add up.
-    #[pyo3(signature = (bags, pooling, grads, lead = 0, leads = None, stride = None))]
+    /// Keep the gradients of what `pool` gave until `step`; several uses of a key add up. `found`: what `pool` kept of
+    /// these bags, so that nothing is looked for again.
+    #[pyo3(signature = (bags, pooling, grads, lead = 0, leads = None, stride = None, found = None))]
     #[allow(clippy::too_many_arguments)]
     fn stage(
         &self,
@@ -150,14 +162,16 @@ impl PyTables {
         lead: usize,
         leads: Option<PyBuffer<f32>>,
         stride: Option<usize>,
+        found: Option<Py<PyFound>>,
     ) -> PyResult<()> {
         let (bags, pooling) = (bags_of(&bags)?, pooling_of(pooling)?);
+        let found = found.as_ref().map(|found| &found.get().0);
         let grads = held(&grads, "grads")?;
         let leads = maybe(leads.as_ref(), "leads")?.unwrap_or_default();
         let layout = Layout { lead, stride };
         py.detach(|| {
-            self.read()
-                .stage_parted(&bags, pooling, layout, leads, grads, &mut self.waiting())
+            let (store, mut staged) = (self.read(), self.waiting());
+            store.stage_parted(&bags, pooling, layout, leads, grads, found, &mut staged)
         })
         .map_err(to_py)
     }
@@ -173,7 +187,7 @@ impl PyTables {
 
     /// The sum of the squares of all staged gradients, each key's summed first.
     fn staged_square_sum(&self, py: Python<'_>) -> f64 {
-        py.detach(|| self.waiting().square_sum(&self.dims))
+        py.detach(|| self.waiting().square_sum())
     }
 
     fn drop_staged(&self) {

@@ -1,6 +1,6 @@
 //! How long a training batch of a whole model takes: 26 slots of one key a sample are pooled, their gradients staged and
 //! applied. `cargo run --release -p penstock-table --example batch_speed -- [rows=10000000] [tables=1] [samples=4096] [dim=16]
-//! [threads=2] [batches=200] [adagrad=0]`. Keys follow Zipf's law (1.05) in each slot. Medians on the
+//! [threads=2] [batches=200] [adagrad=0] [lead=0]`. Keys follow Zipf's law (1.05) in each slot. Medians on the
 //! wall, and of the processor time of all threads, which other work on the machine disturbs less.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use penstock_table::{
-    Bag, Engine, Keys, Optimizer, Pooling, Staged, Store, TableConfig, Update, hash::mix,
+    Bag, Engine, Keys, Layout, Optimizer, Pooling, Staged, Store, TableConfig, Update, hash::mix,
 };
 
 #[path = "keys/mod.rs"]
@@ -16,6 +16,10 @@ mod keys;
 use keys::{Zipf, processor_seconds, uniform};
 
 const SLOTS: usize = 26;
+
+/// As in the wheel: what a batch takes comes and goes without the system.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let arguments: HashMap<String, usize> = std::env::args()
@@ -81,7 +85,11 @@ fn main() {
     let grads: Vec<f32> = (0..samples * width)
         .map(|_| uniform(&mut seed) as f32 - 0.5)
         .collect();
-    let mut out = vec![0.0; samples * width];
+    let lead = number("lead", 0);
+    let layout = Layout { lead, stride: None };
+    let (grads, lead_grads) = grads.split_at(samples * (width - lead * SLOTS));
+    let mut out = vec![0.0; grads.len()];
+    let mut leads = vec![0.0; lead_grads.len()];
     let mut staged = Staged::default();
     let mut times = [const { (Vec::new(), Vec::new()) }; 3];
     for _ in 0..batches {
@@ -107,12 +115,21 @@ fn main() {
             times[part].1.push((processor_seconds() - last.1) * 1e3);
             last = (Instant::now(), processor_seconds());
         };
-        store
-            .pool(&bags, Pooling::Sum, threads, &mut out)
+        let found = store
+            .pool_found(&bags, Pooling::Sum, threads, layout, &mut leads, &mut out)
             .expect("pooled");
         took(0);
+        let found = Some(&found);
         store
-            .stage(&bags, Pooling::Sum, &grads, &mut staged)
+            .stage_parted(
+                &bags,
+                Pooling::Sum,
+                layout,
+                lead_grads,
+                grads,
+                found,
+                &mut staged,
+            )
             .expect("staged");
         took(1);
         store.step(&mut staged, 0).expect("a step");

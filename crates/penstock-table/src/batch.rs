@@ -109,6 +109,8 @@ pub(crate) struct DistinctKeys {
     pub first: Vec<u32>,
     /// Shows and clicks, where the batch has them.
     pub shows: Vec<[f32; 2]>,
+    /// Of each distinct key its row's number or `NONE`, where they are known.
+    pub rows: Vec<u32>,
     /// Open addressing: the low half of a hash, then 1 + its place in `keys`. In order of hash, so that keys that come
     /// shard by shard meet in the nearest caches.
     slots: Vec<u64>,
@@ -128,6 +130,30 @@ impl DistinctKeys {
     ) {
         // SAFETY: a table's level is available.
         unsafe { collect(level, self, batch, mask, dim, order, shards) }
+    }
+
+    /// As `collect` of a batch of distinct keys, with what is known of their `rows` (one a key of the batch, or empty).
+    /// Shows and clicks it has none.
+    pub fn take(&mut self, batch: &Update, rows: &[u32], order: Option<&[u32]>) {
+        self.sums.clear();
+        self.shows.clear();
+        self.keys.clear();
+        self.first.clear();
+        self.rows.clear();
+        match order {
+            Some(order) => self.first.extend_from_slice(order),
+            None => self.first.extend(0..batch.keys.len() as u32),
+        }
+        let occurrences = |place: usize| batch.occurrences.map_or(1, |each| each[place]);
+        self.keys.extend(self.first.iter().map(|&place| Distinct {
+            hash: mix(batch.keys[place as usize]),
+            grad: place,
+            occurrences: occurrences(place as usize),
+        }));
+        if !rows.is_empty() {
+            let places = self.first.iter().map(|&place| rows[place as usize]);
+            self.rows.extend(places);
+        }
     }
 
     /// The gradient of a distinct key.
@@ -154,6 +180,7 @@ unsafe fn collect_body<S: Search>(
     let n = order.map_or(batch.keys.len(), <[u32]>::len);
     this.sums.clear();
     this.shows.clear();
+    this.rows.clear();
     this.slots.clear();
     this.slots.resize((2 * n).next_power_of_two(), 0);
     // As long as they can get; what is beyond the distinct keys goes at the end.

@@ -1,6 +1,7 @@
 //! Reading rows: hash, then index line, then row, each asked for well before it is needed.
 
 use crate::config::Missing;
+use crate::found::NONE;
 use crate::half::Dtype;
 use crate::hash::mix;
 use crate::index::{Home, SHARDS};
@@ -55,10 +56,13 @@ pub(crate) fn prefetch_side(shared: &Shared, row: Row) {
     );
 }
 
-const NO_ROW: Row = Row {
-    values: std::ptr::null_mut(),
-    side: std::ptr::null_mut(),
-};
+const NO_ROW: (u32, Row) = (
+    NONE,
+    Row {
+        values: std::ptr::null_mut(),
+        side: std::ptr::null_mut(),
+    },
+);
 
 /// Keys between their index line and their row.
 struct Flight {
@@ -69,12 +73,16 @@ struct Flight {
 /// Keys whose rows are on their way.
 struct Landing {
     hashes: [u64; BLOCK],
-    rows: [Row; BLOCK],
+    rows: [(u32, Row); BLOCK],
 }
 
 /// Takes what is read, key by key in order.
 trait Sink {
     fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>);
+
+    /// The number of a key's row, or `NONE`; before the row itself.
+    #[inline(always)]
+    fn number(&mut self, _place: usize, _number: u32) {}
 }
 
 // Functions rather than closures: only what is inlined is compiled for the level.
@@ -136,13 +144,13 @@ unsafe fn land<S: Search>(
 }
 
 #[inline(always)]
-fn approach(shared: &Shared, shard: &Shard, number: u32, side: bool) -> Row {
+fn approach(shared: &Shared, shard: &Shard, number: u32, side: bool) -> (u32, Row) {
     let row = shard.rows.row(&shared.layout, number);
     prefetch_values(shared, row);
     if side {
         prefetch_side(shared, row);
     }
-    row
+    (number, row)
 }
 
 #[inline(always)]
@@ -183,7 +191,8 @@ unsafe fn read<S: Search, T: Sink>(
         ask(shared, shards, keys, mask, from + 2 * BLOCK, &mut flight);
         let landing = &landings[turn];
         for i in 0..left(from) {
-            let row = landing.rows[i];
+            let (number, row) = landing.rows[i];
+            sink.number(from + i, number);
             sink.give(
                 shared,
                 from + i,
@@ -196,13 +205,21 @@ unsafe fn read<S: Search, T: Sink>(
     }
 }
 
-/// Values of any shape.
+/// Values of any shape, and the numbers of rows where there is room for them.
 struct Values<'a> {
     out: &'a mut [f32],
+    numbers: &'a mut [u32],
     found: usize,
 }
 
 impl Sink for Values<'_> {
+    #[inline(always)]
+    fn number(&mut self, place: usize, number: u32) {
+        if let Some(kept) = self.numbers.get_mut(place) {
+            *kept = number;
+        }
+    }
+
     #[inline(always)]
     fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>) {
         let dim = shared.layout.dim;
@@ -221,10 +238,18 @@ impl Sink for Values<'_> {
 /// The commonest shapes, in straight lines.
 struct Fixed<'a, const DIM: usize> {
     out: &'a mut [[f32; DIM]],
+    numbers: &'a mut [u32],
     found: usize,
 }
 
 impl<const DIM: usize> Sink for Fixed<'_, DIM> {
+    #[inline(always)]
+    fn number(&mut self, place: usize, number: u32) {
+        if let Some(kept) = self.numbers.get_mut(place) {
+            *kept = number;
+        }
+    }
+
     #[inline(always)]
     fn give(&mut self, shared: &Shared, place: usize, hash: u64, row: Option<Row>) {
         match row {
@@ -245,11 +270,17 @@ unsafe fn values_body<S: Search>(
     keys: &[u64],
     mask: u64,
     out: &mut [f32],
+    numbers: &mut [u32],
 ) -> usize {
     macro_rules! fixed {
         ($dim:literal) => {{
             let out = out.as_chunks_mut::<$dim>().0;
-            let mut sink = Fixed { out, found: 0 };
+            let found = 0;
+            let mut sink = Fixed {
+                out,
+                numbers,
+                found,
+            };
             // SAFETY: the caller vouches for S.
             unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
             sink.found
@@ -261,7 +292,12 @@ unsafe fn values_body<S: Search>(
         (Dtype::F32, 17) => fixed!(17),
         (Dtype::F32, 32) => fixed!(32),
         _ => {
-            let mut sink = Values { out, found: 0 };
+            let found = 0;
+            let mut sink = Values {
+                out,
+                numbers,
+                found,
+            };
             // SAFETY: the caller vouches for S.
             unsafe { read::<S, _>(shared, shards, keys, mask, false, &mut sink) };
             sink.found
@@ -270,12 +306,14 @@ unsafe fn values_body<S: Search>(
 }
 
 at_each_level! {
-    /// The values of `keys`; returns how many have a row.
+    /// The values of `keys`; returns how many have a row. `numbers`: a place a key for its row's number (`NONE` without
+    /// one), or empty.
     ///
     /// # Safety
     /// `level` is available; `shards` are all of the table's; `out` is `dim` floats a key.
-    pub(crate) unsafe fn values(shared: &Shared, shards: &[Shard], keys: &[u64], mask: u64, out: &mut [f32]) -> usize
-        = values_body
+    pub(crate) unsafe fn values(
+        shared: &Shared, shards: &[Shard], keys: &[u64], mask: u64, out: &mut [f32], numbers: &mut [u32],
+    ) -> usize = values_body
 }
 
 /// What a key without a row reads.

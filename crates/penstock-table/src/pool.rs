@@ -1,12 +1,16 @@
 //! Bags of keys into one vector each, for all slots of a model at once (`staged.rs` is the way back).
 //!
+//! A slot's distinct keys are read once (`found.rs`), table by table; then samples are filled, tile by tile.
 //! In: keys with row offsets (CSR), weights if any. Out: a matrix with a row a sample and each bag's columns side by side.
 
+use std::iter::zip;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::error::{Result, TableError};
+use crate::found::{self, Found, Read};
+use crate::line::prefetch;
 use crate::store::Store;
 
 /// What becomes of a bag's rows. With weights as TensorFlow's `embedding_lookup_sparse` has them: the mean divides by
@@ -27,10 +31,10 @@ pub struct Bag<'a> {
     pub weights: Option<&'a [f32]>,
 }
 
-/// Keys read at a time: their rows stay in the second-level cache until they are summed.
-const READ: usize = 1024;
+/// Samples whose keys are looked for together, where nobody keeps what was found.
+const SPAN: usize = 16 * TILE;
 /// Samples pooled at a time: their rows of the result stay there while slot after slot fills its columns.
-pub(crate) const TILE: usize = 256;
+const TILE: usize = 256;
 
 impl Bag<'_> {
     /// The number of samples; refuses offsets that do not cut the keys into bags.
@@ -71,7 +75,7 @@ impl Bag<'_> {
     }
 
     /// Whether each of these samples has the one key of its number, of weight 1: pooled, it is its row.
-    fn is_plain(&self, samples: Range<usize>) -> bool {
+    pub(crate) fn is_plain(&self, samples: Range<usize>) -> bool {
         let offsets = &self.offsets[samples.start..=samples.end];
         let one_each = |(&offset, at): (&i64, usize)| offset == at as i64;
         self.weights.is_none() && offsets.iter().zip(samples.start..).all(one_each)
@@ -99,12 +103,18 @@ impl Bag<'_> {
 pub(crate) trait Rows: Sync {
     type Error: From<TableError> + Send;
     fn dim(&self, slot: u32) -> std::result::Result<usize, Self::Error>;
+    /// The bits of a slot's keys that count.
+    fn mask(&self, slot: u32) -> std::result::Result<u64, Self::Error>;
+    /// The values of `keys` into `out`, and where it can say so each one's row into `rows`, good as long as the stamp that
+    /// it returns. `alone`: by the calling thread.
     fn read(
         &self,
         slot: u32,
         keys: &[u64],
         out: &mut [f32],
-    ) -> std::result::Result<(), Self::Error>;
+        rows: &mut [u32],
+        alone: bool,
+    ) -> std::result::Result<u64, Self::Error>;
 }
 
 impl Rows for Store {
@@ -114,8 +124,20 @@ impl Rows for Store {
         Ok(self.tables()[self.slot(slot)?.table].config().dim)
     }
 
-    fn read(&self, slot: u32, keys: &[u64], out: &mut [f32]) -> Result<()> {
-        self.lookup(slot, keys, out).map(|_| ())
+    fn mask(&self, slot: u32) -> Result<u64> {
+        Ok(self.slot(slot)?.keys.mask())
+    }
+
+    fn read(
+        &self,
+        slot: u32,
+        keys: &[u64],
+        out: &mut [f32],
+        rows: &mut [u32],
+        alone: bool,
+    ) -> Result<u64> {
+        let slot = self.slot(slot)?;
+        self.tables()[slot.table].read(keys, slot.keys.mask(), out, rows, alone)
     }
 }
 
@@ -192,15 +214,17 @@ impl Parted {
 }
 
 /// Fill `out` (samples x the bags' dims side by side) with pooled rows, on `threads` threads; of each bag the first
-/// `lead` columns go to `leads` instead.
+/// `lead` columns go to `leads` instead. `keep`: where to leave what was found.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn pool<R: Rows>(
     rows: &R,
     bags: &[Bag],
     pooling: Pooling,
     threads: usize,
     layout: Layout,
-    mut leads: &mut [f32],
+    leads: &mut [f32],
     out: &mut [f32],
+    keep: Option<&mut Found>,
 ) -> std::result::Result<(), R::Error> {
     let dims = dims(rows, bags)?;
     let samples = samples(bags)?;
@@ -208,35 +232,95 @@ pub(crate) fn pool<R: Rows>(
     if out.is_empty() {
         return Ok(());
     }
-    let mut tiles = Vec::with_capacity(samples.div_ceil(TILE));
+    let span = if keep.is_some() { samples } else { SPAN };
+    let (mut leads, mut kept) = (leads, Vec::new());
+    for (number, out) in out.chunks_mut(span * parted.stride).enumerate() {
+        let here = out.len() / parted.stride;
+        let first = number * span;
+        let keys = |bag: &Bag| bag.of(first).start..bag.of(first + here - 1).end;
+        let read = found::read(rows, bags, keys, threads)?;
+        let (mine, others) = leads.split_at_mut(here * parted.leads);
+        leads = others;
+        let sources: Vec<Source> = zip(bags, &dims)
+            .zip(&read)
+            .map(|((bag, &dim), read)| Source {
+                bag,
+                dim,
+                first: keys(bag).start,
+                read,
+            })
+            .collect();
+        fill(&sources, pooling, threads, parted, first, mine, out);
+        kept = read;
+    }
+    if let Some(keep) = keep {
+        keep.bags = kept.into_iter().map(|read| read.found).collect();
+    }
+    Ok(())
+}
+
+/// One bag and the values of its keys from place `first` on.
+struct Source<'a> {
+    bag: &'a Bag<'a>,
+    dim: usize,
+    first: usize,
+    read: &'a Read,
+}
+
+impl Source<'_> {
+    /// The row of the key at a place of the bag.
+    #[inline(always)]
+    fn row(&self, at: usize) -> &[f32] {
+        let number = self.read.found.numbers[at - self.first] as usize;
+        &self.read.values[number * self.dim..][..self.dim]
+    }
+
+    /// A sample's rows as the pooling says, its first columns into `front`, the others into `rest`.
+    fn sum(&self, sample: usize, pooling: Pooling, front: &mut [f32], rest: &mut [f32]) {
+        front.fill(0.0);
+        rest.fill(0.0);
+        for at in self.bag.of(sample) {
+            let (ahead, row) = self.row(at).split_at(front.len());
+            let weight = self.bag.weight(at);
+            let add = |(sum, value): (&mut f32, &f32)| *sum += weight * value;
+            front.iter_mut().zip(ahead).for_each(add);
+            rest.iter_mut().zip(row).for_each(add);
+        }
+        let factor = self.bag.factor(sample, pooling);
+        if factor != 1.0 {
+            front.iter_mut().for_each(|value| *value *= factor);
+            rest.iter_mut().for_each(|value| *value *= factor);
+        }
+    }
+}
+
+/// Fills samples from `first` on, tile by tile.
+fn fill(
+    sources: &[Source],
+    pooling: Pooling,
+    threads: usize,
+    parted: Parted,
+    first: usize,
+    mut leads: &mut [f32],
+    out: &mut [f32],
+) {
+    let mut tiles = Vec::with_capacity(out.len().div_ceil(TILE * parted.stride));
     for (number, out) in out.chunks_mut(TILE * parted.stride).enumerate() {
-        let here = out.len() / parted.stride * parted.leads;
-        let (mine, others) = std::mem::take(&mut leads).split_at_mut(here);
+        let (mine, others) = leads.split_at_mut(out.len() / parted.stride * parted.leads);
         leads = others;
         tiles.push(Tile {
-            first: number * TILE,
+            first: first + number * TILE,
             parted,
             leads: mine,
             out,
         });
     }
-    let fill = |read: &mut Vec<f32>, mut tile: Tile| {
-        let (mut column, mut first) = (0, 0);
-        for (bag, dim) in bags.iter().zip(&dims) {
-            tile.fill(rows, bag, pooling, (first, column, *dim), read)?;
-            column += dim - layout.lead;
-            first += layout.lead;
-        }
-        Ok(())
-    };
+    let fill = |mut tile: Tile| tile.fill(sources, pooling);
     match crate::threads::pool(threads) {
         Some(pool) if threads > 1 && tiles.len() > 1 => {
-            pool.install(|| tiles.into_par_iter().try_for_each_init(Vec::new, fill))
+            pool.install(|| tiles.into_par_iter().for_each(fill));
         }
-        _ => {
-            let mut read = Vec::new();
-            tiles.into_iter().try_for_each(|tile| fill(&mut read, tile))
-        }
+        _ => tiles.into_iter().for_each(fill),
     }
 }
 
@@ -248,71 +332,50 @@ struct Tile<'a> {
     out: &'a mut [f32],
 }
 
+/// Samples whose rows are asked for ahead.
+const AHEAD: usize = 4;
+
 impl Tile<'_> {
-    /// One bag's columns: where its lead begins, where the rest, and its dim. `read` is scratch.
-    fn fill<R: Rows>(
-        &mut self,
-        rows: &R,
-        bag: &Bag,
-        pooling: Pooling,
-        (first, column, dim): (usize, usize, usize),
-        read: &mut Vec<f32>,
-    ) -> std::result::Result<(), R::Error> {
+    /// Sample by sample: what is written lies side by side, and rows are read from wherever they are.
+    fn fill(&mut self, sources: &[Source], pooling: Pooling) {
         let Parted {
             lead,
             leads,
             stride,
         } = self.parted;
-        let samples = self.out.len() / stride;
-        let last = bag.of(self.first + samples - 1).end;
-        read.resize(read.len().max(READ * dim), 0.0);
-        if bag.is_plain(self.first..self.first + samples) {
-            let keys = &bag.keys[self.first..self.first + samples];
-            let rest = dim - lead;
-            for (keys, at) in keys.chunks(READ).zip((0..).step_by(READ)) {
-                let read = &mut read[..keys.len() * dim];
-                rows.read(bag.slot, keys, read)?;
-                let outs = self.out[at * stride..].chunks_exact_mut(stride);
-                for (row, out) in read.chunks_exact(dim).zip(outs) {
-                    out[column..column + rest].copy_from_slice(&row[lead..]);
-                }
-                if lead > 0 {
-                    let fronts = self.leads[at * leads..].chunks_exact_mut(leads);
-                    for (row, front) in read.chunks_exact(dim).zip(fronts) {
-                        front[first..first + lead].copy_from_slice(&row[..lead]);
-                    }
-                }
-            }
-            return Ok(());
-        }
-        // The keys in `read` are those from `start`.
-        let (mut start, mut end) = (0, 0);
+        let end = self.first + self.out.len() / stride;
+        let mine = self.first..end;
+        let plain = |source: &Source| source.bag.is_plain(mine.clone());
+        let plain: Vec<bool> = sources.iter().map(plain).collect();
         for (number, out) in self.out.chunks_exact_mut(stride).enumerate() {
             let sample = self.first + number;
-            let front = &mut self.leads[number * leads + first..][..lead];
-            let target = &mut out[column..column + dim - lead];
-            front.fill(0.0);
-            target.fill(0.0);
-            for at in bag.of(sample) {
-                if at >= end {
-                    start = at;
-                    end = (at + READ).min(last);
-                    let into = &mut read[..(end - start) * dim];
-                    rows.read(bag.slot, &bag.keys[start..end], into)?;
+            let mut fronts = &mut self.leads[number * leads..][..leads];
+            let mut rests = out;
+            for (source, &plain) in sources.iter().zip(&plain) {
+                let (front, others) = fronts.split_at_mut(lead);
+                fronts = others;
+                let (rest, others) = rests.split_at_mut(source.dim - lead);
+                rests = others;
+                if plain {
+                    let next = source.row((sample + AHEAD).min(end - 1));
+                    prefetch(next.as_ptr());
+                    prefetch(next.as_ptr().wrapping_add(source.dim - 1));
+                    // The commonest widths are copied in straight lines.
+                    let (ahead, row) = source.row(sample).split_at(lead);
+                    match row.len() {
+                        8 => rest[..8].copy_from_slice(&row[..8]),
+                        16 => rest[..16].copy_from_slice(&row[..16]),
+                        32 => rest[..32].copy_from_slice(&row[..32]),
+                        _ => rest.copy_from_slice(row),
+                    }
+                    for (front, value) in zip(front, ahead) {
+                        *front = *value;
+                    }
+                } else {
+                    source.sum(sample, pooling, front, rest);
                 }
-                let (ahead, row) = read[(at - start) * dim..][..dim].split_at(lead);
-                let weight = bag.weight(at);
-                let add = |(sum, value): (&mut f32, &f32)| *sum += weight * value;
-                front.iter_mut().zip(ahead).for_each(add);
-                target.iter_mut().zip(row).for_each(add);
-            }
-            let factor = bag.factor(sample, pooling);
-            if factor != 1.0 {
-                front.iter_mut().for_each(|value| *value *= factor);
-                target.iter_mut().for_each(|value| *value *= factor);
             }
         }
-        Ok(())
     }
 }
 
@@ -338,6 +401,22 @@ impl Store {
         leads: &mut [f32],
         out: &mut [f32],
     ) -> Result<()> {
-        pool(self, bags, pooling, threads, layout, leads, out)
+        pool(self, bags, pooling, threads, layout, leads, out, None)
+    }
+
+    /// As `pool_parted`, and what was found: `stage_parted` takes it.
+    pub fn pool_found(
+        &self,
+        bags: &[Bag],
+        pooling: Pooling,
+        threads: usize,
+        layout: Layout,
+        leads: &mut [f32],
+        out: &mut [f32],
+    ) -> Result<Found> {
+        let mut found = Found::default();
+        let keep = Some(&mut found);
+        pool(self, bags, pooling, threads, layout, leads, out, keep)?;
+        Ok(found)
     }
 }

@@ -1,12 +1,17 @@
-//! Gradients of pooled rows on their way back to keys: staged, summed over uses, applied when the caller says so.
+//! Gradients of pooled rows on their way back to keys: summed key by key as they come, applied when the caller says so.
 
-use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::batch::Update;
 use crate::error::Result;
-use crate::pool::{Bag, Layout, Parted, Pooling, TILE, dims, samples};
+use crate::found::{Found, NONE};
+use crate::line::{Search, prefetch};
+use crate::numbering::Numbering;
+use crate::pool::{Bag, Layout, Parted, Pooling, dims, samples};
+use crate::simd::{Level, at_each_level};
 use crate::store::Store;
 use crate::table::Table;
 use crate::update::Updated;
@@ -19,15 +24,22 @@ pub struct Staged {
     infinite: bool,
 }
 
+/// One gradient a key, in the order in which keys first came. Duplicates are added in their order.
 #[derive(Debug, Default, Clone)]
 struct Gradients {
-    keys: Vec<u64>,
-    values: Vec<f32>,
+    keys: Numbering,
+    /// `dim` floats a key.
+    sums: Vec<f32>,
+    /// How often each key came.
+    counts: Vec<u32>,
+    /// Its row, or `NONE`; good as long as the table has this stamp.
+    rows: Vec<u32>,
+    stamp: u64,
 }
 
 impl Staged {
     pub fn is_empty(&self) -> bool {
-        self.tables.iter().all(|table| table.keys.is_empty())
+        self.tables.iter().all(|table| table.keys.len() == 0)
     }
 
     pub fn clear(&mut self) {
@@ -37,9 +49,10 @@ impl Staged {
 
     pub fn scale(&mut self, factor: f32) {
         for table in &mut self.tables {
-            table.values.iter_mut().for_each(|value| *value *= factor);
+            table.sums.iter_mut().for_each(|value| *value *= factor);
         }
-        self.look_again();
+        let mut values = self.tables.iter().flat_map(|table| &table.sums);
+        self.infinite |= !values.all(|value| value.is_finite());
     }
 
     pub fn is_finite(&self) -> bool {
@@ -47,79 +60,265 @@ impl Staged {
     }
 
     /// The sum of the squares of each key's whole gradient, as clipping by a model's global norm needs it.
-    pub fn square_sum(&mut self, dims: &[usize]) -> f64 {
-        let mut total = 0.0;
-        for (table, dim) in self.tables.iter_mut().zip(dims) {
-            table.sum_duplicates(*dim);
-            total += table
-                .values
-                .iter()
-                .map(|v| f64::from(*v).powi(2))
-                .sum::<f64>();
-        }
-        self.look_again();
-        total
+    pub fn square_sum(&self) -> f64 {
+        let squares = |table: &Gradients| -> f64 {
+            let values = table.sums.iter();
+            values.map(|v| f64::from(*v).powi(2)).sum()
+        };
+        self.tables.iter().map(squares).sum()
     }
+}
 
-    /// After the values were changed in place.
-    fn look_again(&mut self) {
-        let mut values = self.tables.iter().flat_map(|table| &table.values);
-        self.infinite = !values.all(|value| value.is_finite());
-    }
+/// A call of `stage`.
+struct Call<'a> {
+    bags: &'a [Bag<'a>],
+    found: &'a Found,
+    pooling: Pooling,
+    samples: usize,
+    parted: Parted,
+    leads: &'a [f32],
+    grads: &'a [f32],
+    level: Level,
+}
+
+/// One bag of a table: its number, the first of its columns, and of each of its distinct keys the table's number.
+struct Coming {
+    bag: usize,
+    column: usize,
+    numbers: Vec<u32>,
 }
 
 impl Gradients {
     fn clear(&mut self) {
         self.keys.clear();
-        self.values.clear();
+        self.sums.clear();
+        self.counts.clear();
+        self.rows.clear();
     }
 
     fn update(&self, event_time_s: i64) -> Update<'_> {
         Update {
-            keys: &self.keys,
-            grads: &self.values,
+            keys: self.keys.keys(),
+            grads: &self.sums,
+            occurrences: Some(&self.counts),
             event_time_s,
             ..Update::default()
         }
     }
 
-    /// One gradient a key, where the key first stood; duplicates are added in their order.
-    fn sum_duplicates(&mut self, dim: usize) {
-        let mut places = std::collections::HashMap::with_capacity(self.keys.len());
-        let mut kept = 0;
-        for at in 0..self.keys.len() {
-            let place = *places.entry(self.keys[at]).or_insert(kept);
-            if place == kept {
-                self.keys[kept] = self.keys[at];
-                self.values
-                    .copy_within(at * dim..(at + 1) * dim, kept * dim);
-                kept += 1;
-            } else {
-                let (sums, rest) = self.values.split_at_mut(at * dim);
-                let sum = &mut sums[place * dim..(place + 1) * dim];
-                sum.iter_mut()
-                    .zip(rest)
-                    .for_each(|(sum, value)| *sum += *value);
+    /// Adds what bags (each with its first column) bring, in `parts` parts on `pool`. Whether all of it is finite.
+    fn add(
+        &mut self,
+        call: &Call,
+        bags: &[(usize, usize)],
+        dim: usize,
+        pool: Option<&Arc<rayon::ThreadPool>>,
+    ) -> bool {
+        let coming: Vec<Coming> = bags
+            .iter()
+            .map(|&(bag, column)| Coming {
+                bag,
+                column,
+                numbers: self.number(call, bag),
+            })
+            .collect();
+        // Zeros that change nothing, not even the sign of a zero that is added.
+        self.sums.resize(self.keys.len() * dim, -0.0);
+        let sum = |range: Range<usize>, sums: &mut [f32]| {
+            coming.iter().fold(true, |finite, bag| {
+                // SAFETY: a table's level is available.
+                finite & unsafe { sum(call.level, call, bag, dim, &range, sums) }
+            })
+        };
+        let Some(pool) = pool else {
+            return sum(0..self.keys.len(), &mut self.sums);
+        };
+        let mut parts = Vec::new();
+        let mut sums = &mut self.sums[..];
+        for range in shares(&self.counts, pool.current_num_threads()) {
+            let (mine, rest) = sums.split_at_mut(range.len() * dim);
+            parts.push((range, mine));
+            sums = rest;
+        }
+        pool.install(|| {
+            let parts = parts.into_par_iter();
+            parts
+                .map(|(range, sums)| sum(range, sums))
+                .min()
+                .unwrap_or(true)
+        })
+    }
+
+    /// The numbers of a bag's distinct keys, which are known and counted from now on.
+    fn number(&mut self, call: &Call, bag: usize) -> Vec<u32> {
+        let found = &call.found.bags[bag];
+        let first = self.keys.len() == 0;
+        if first {
+            self.stamp = found.stamp;
+        } else if self.stamp != found.stamp {
+            // Looked for at different times: the step looks again.
+            self.rows.fill(NONE);
+        }
+        let mut numbers = Vec::with_capacity(found.keys.len());
+        if first {
+            self.keys.adopt(&found.keys);
+            numbers.extend(0..found.keys.len() as u32);
+        } else {
+            self.keys.number(found.keys.iter().copied(), &mut numbers);
+        }
+        self.counts.resize(self.keys.len(), 0);
+        self.rows.resize(self.keys.len(), NONE);
+        if self.stamp == found.stamp {
+            for (&number, &row) in numbers.iter().zip(&found.rows) {
+                self.rows[number as usize] = row;
             }
         }
-        self.keys.truncate(kept);
-        self.values.truncate(kept * dim);
+        for &number in &found.numbers {
+            let count = &mut self.counts[numbers[number as usize] as usize];
+            *count = count.saturating_add(1);
+        }
+        numbers
     }
 }
 
-/// Room for the gradients of one bag's keys, in the order of the keys.
-type Room<'a> = &'a mut [MaybeUninit<f32>];
+/// Numbers cut into `parts` ranges that came about equally often.
+fn shares(counts: &[u32], parts: usize) -> Vec<Range<usize>> {
+    let all: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let (mut ranges, mut first, mut seen) = (Vec::with_capacity(parts), 0, 0);
+    for (number, &count) in counts.iter().enumerate() {
+        seen += u64::from(count);
+        if seen * parts as u64 >= all * (ranges.len() + 1) as u64 {
+            ranges.push(first..number + 1);
+            first = number + 1;
+        }
+    }
+    ranges
+}
 
-/// Writes `weight * gradient`. Whether all of it is finite.
+/// Samples whose gradients are asked for ahead: a table's lie far from one another.
+const AHEAD: usize = 12;
+
+/// Adds a bag's gradients to the sums of numbers `range`. Whether all of them are finite.
 #[inline(always)]
-fn write_scaled(room: Room, gradient: &[f32], weight: f32) -> bool {
+unsafe fn sum_body<S: Search>(
+    call: &Call,
+    coming: &Coming,
+    dim: usize,
+    range: &Range<usize>,
+    sums: &mut [f32],
+) -> bool {
+    let lead = call.parted.lead;
+    let bag = &call.bags[coming.bag];
+    let largest = if bag.is_plain(0..call.samples) {
+        // The commonest widths in straight lines.
+        match (lead, dim - lead) {
+            (0, 8) => plain(call, coming, 0, 8, range, sums),
+            (0, 16) => plain(call, coming, 0, 16, range, sums),
+            (0, 32) => plain(call, coming, 0, 32, range, sums),
+            (1, 8) => plain(call, coming, 1, 8, range, sums),
+            (1, 16) => plain(call, coming, 1, 16, range, sums),
+            (1, 32) => plain(call, coming, 1, 32, range, sums),
+            (lead, rest) => plain(call, coming, lead, rest, range, sums),
+        }
+    } else {
+        weighted(call, coming, dim, range, sums)
+    };
+    largest < f32::INFINITY.to_bits()
+}
+
+at_each_level! {
+    /// # Safety
+    /// `level` is available.
+    unsafe fn sum(call: &Call<'_>, coming: &Coming, dim: usize, range: &Range<usize>, sums: &mut [f32]) -> bool
+        = sum_body
+}
+
+/// Where the gradients of a sample's bag begin, those of its lead and those of the rest.
+#[inline(always)]
+fn of<'a>(call: &Call<'a>, coming: &Coming, sample: usize) -> (&'a [f32], &'a [f32]) {
+    let Parted {
+        lead,
+        leads,
+        stride,
+    } = call.parted;
+    (
+        &call.leads[sample * leads + coming.bag * lead..],
+        &call.grads[sample * stride + coming.column..],
+    )
+}
+
+/// `sums += weight * gradients`. The largest magnitude that was added, as bits.
+#[inline(always)]
+fn add(sums: &mut [f32], gradients: &[f32], weight: f32) -> u32 {
     let mut largest = 0;
-    for (room, gradient) in room.iter_mut().zip(gradient) {
+    for (sum, gradient) in sums.iter_mut().zip(gradients) {
         let value = weight * gradient;
         largest = largest.max(value.to_bits() & 0x7fff_ffff);
-        room.write(value);
+        *sum += value;
     }
-    largest < f32::INFINITY.to_bits()
+    largest
+}
+
+/// One key of weight 1 a sample.
+#[inline(always)]
+fn plain(
+    call: &Call,
+    coming: &Coming,
+    lead: usize,
+    rest: usize,
+    range: &Range<usize>,
+    sums: &mut [f32],
+) -> u32 {
+    let dim = lead + rest;
+    let mut largest = 0;
+    for (sample, &number) in call.found.bags[coming.bag].numbers.iter().enumerate() {
+        let (_, ahead) = of(call, coming, (sample + AHEAD).min(call.samples - 1));
+        prefetch(ahead.as_ptr());
+        prefetch(ahead.as_ptr().wrapping_add(rest - 1));
+        let number = coming.numbers[number as usize] as usize;
+        if !range.contains(&number) {
+            continue;
+        }
+        let sum = &mut sums[(number - range.start) * dim..][..dim];
+        let (front, back) = sum.split_at_mut(lead);
+        let (ahead, gradient) = of(call, coming, sample);
+        largest = largest.max(add(front, &ahead[..lead], 1.0));
+        largest = largest.max(add(back, &gradient[..rest], 1.0));
+    }
+    largest
+}
+
+#[inline(always)]
+fn weighted(
+    call: &Call,
+    coming: &Coming,
+    dim: usize,
+    range: &Range<usize>,
+    sums: &mut [f32],
+) -> u32 {
+    let (lead, bag) = (call.parted.lead, &call.bags[coming.bag]);
+    let numbers = &call.found.bags[coming.bag].numbers;
+    let mut largest = 0;
+    for sample in 0..call.samples {
+        let keys = bag.of(sample);
+        if keys.is_empty() {
+            continue;
+        }
+        let factor = bag.factor(sample, call.pooling);
+        let (ahead, gradient) = of(call, coming, sample);
+        for at in keys {
+            let number = coming.numbers[numbers[at] as usize] as usize;
+            if !range.contains(&number) {
+                continue;
+            }
+            let weight = factor * bag.weight(at);
+            let sum = &mut sums[(number - range.start) * dim..][..dim];
+            let (front, back) = sum.split_at_mut(lead);
+            largest = largest.max(add(front, ahead, weight));
+            largest = largest.max(add(back, gradient, weight));
+        }
+    }
+    largest
 }
 
 impl Store {
@@ -137,10 +336,13 @@ impl Store {
         grads: &[f32],
         staged: &mut Staged,
     ) -> Result<()> {
-        self.stage_parted(bags, pooling, Layout::default(), &[], grads, staged)
+        let layout = Layout::default();
+        self.stage_parted(bags, pooling, layout, &[], grads, None, staged)
     }
 
-    /// Likewise of `pool_parted`'s results; what is behind the bags' columns is passed over.
+    /// Likewise of `pool_parted`'s results; what is behind the bags' columns is passed over. `found`: what `pool_found`
+    /// gave for these bags, so that nothing is looked for again.
+    #[allow(clippy::too_many_arguments)]
     pub fn stage_parted(
         &self,
         bags: &[Bag],
@@ -148,82 +350,67 @@ impl Store {
         layout: Layout,
         leads: &[f32],
         grads: &[f32],
+        found: Option<&Found>,
         staged: &mut Staged,
     ) -> Result<()> {
         let dims = dims(self, bags)?;
         let samples = samples(bags)?;
         let parted = Parted::new(layout, &dims, samples, leads.len(), grads.len())?;
-        let lead = layout.lead;
         if grads.is_empty() {
             return Ok(());
         }
-        let slots = bags
-            .iter()
-            .map(|bag| self.slot(bag.slot))
-            .collect::<Result<Vec<_>>>()?;
+        let threads = self.threads();
+        let numbered;
+        let found = match found {
+            Some(found) => {
+                found.check(bags)?;
+                found
+            }
+            None => {
+                numbered = Found::numbered(self, bags, threads)?;
+                &numbered
+            }
+        };
         staged
             .tables
             .resize(self.tables().len(), Gradients::default());
-        // Of each tile of samples: every bag's number, first column and room. A table's bags follow one another.
-        let mut tiles: Vec<Vec<(usize, usize, Room)>> = Vec::new();
-        tiles.resize_with(samples.div_ceil(TILE), Vec::new);
-        let mut lengths = vec![0; staged.tables.len()];
-        for (number, table) in staged.tables.iter_mut().enumerate() {
-            let mine = || (0..bags.len()).filter(|&bag| slots[bag].table == number);
-            for bag in mine() {
-                let mask = slots[bag].keys.mask();
-                table
-                    .keys
-                    .extend(bags[bag].keys.iter().map(|key| key & mask));
-            }
-            let dim = self.tables()[number].config().dim;
-            lengths[number] = table.keys.len() * dim;
-            table.values.reserve(lengths[number] - table.values.len());
-            let mut room = table.values.spare_capacity_mut();
-            for bag in mine() {
-                let column = dims[..bag].iter().sum::<usize>() - bag * lead;
-                for (tile, rooms) in tiles.iter_mut().enumerate() {
-                    let end = bags[bag].of(((tile + 1) * TILE).min(samples) - 1).end;
-                    let keys = end - bags[bag].of(tile * TILE).start;
-                    let (here, rest) = room.split_at_mut(keys * dim);
-                    rooms.push((bag, column, here));
-                    room = rest;
-                }
-            }
+        let mut of_tables = vec![Vec::new(); self.tables().len()];
+        let mut column = 0;
+        for (number, bag) in bags.iter().enumerate() {
+            of_tables[self.slot(bag.slot)?.table].push((number, column));
+            column += dims[number] - layout.lead;
         }
-        let write = |(tile, rooms): (usize, Vec<(usize, usize, Room)>)| {
-            let mut finite = true;
-            let mut places: Vec<_> = rooms
-                .into_iter()
-                .map(|(bag, column, room)| (bag, column, room.chunks_exact_mut(dims[bag])))
-                .collect();
-            // Sample by sample: gradients are read as they lie, each bag's are written one after another.
-            for sample in tile * TILE..((tile + 1) * TILE).min(samples) {
-                for (number, column, places) in &mut places {
-                    let (bag, dim) = (&bags[*number], dims[*number]);
-                    let ahead = &leads[sample * parted.leads + *number * lead..][..lead];
-                    let gradient = &grads[sample * parted.stride + *column..][..dim - lead];
-                    let factor = bag.factor(sample, pooling);
-                    for (at, place) in bag.of(sample).zip(places) {
-                        let weight = factor * bag.weight(at);
-                        let (front, back) = place.split_at_mut(lead);
-                        finite &= write_scaled(front, ahead, weight);
-                        finite &= write_scaled(back, gradient, weight);
-                    }
-                }
-            }
-            finite
+        let mut work: Vec<_> = staged
+            .tables
+            .iter_mut()
+            .zip(&of_tables)
+            .zip(self.tables())
+            .filter(|((_, bags), _)| !bags.is_empty())
+            .collect();
+        let call = Call {
+            bags,
+            found,
+            pooling,
+            samples,
+            parted,
+            leads,
+            grads,
+            level: self.tables()[0].level(),
         };
-        let finite = match crate::threads::pool(self.threads()) {
-            Some(pool) if self.threads() > 1 && tiles.len() > 1 => {
-                pool.install(|| tiles.into_par_iter().enumerate().map(write).min())
+        let pool = crate::threads::pool(threads).filter(|_| threads > 1 && samples >= 256);
+        let finite = match &pool {
+            Some(pool) if work.len() >= 2 * threads => pool.install(|| {
+                let each = work.par_iter_mut().with_max_len(1);
+                each.map(|((mine, bags), table)| mine.add(&call, bags, table.config().dim, None))
+                    .min()
+            }),
+            pool => {
+                let pool = pool.as_ref();
+                let each = work.iter_mut();
+                each.map(|((mine, bags), table)| mine.add(&call, bags, table.config().dim, pool))
+                    .min()
             }
-            _ => tiles.into_iter().enumerate().map(write).min(),
         };
-        for (table, length) in staged.tables.iter_mut().zip(lengths) {
-            // SAFETY: the tiles' rooms were all of a table's keys that were added, and each was written.
-            unsafe { table.values.set_len(length) };
-        }
         staged.infinite |= finite == Some(false);
         Ok(())
     }
@@ -244,10 +431,12 @@ impl Store {
             .tables_mut()
             .iter_mut()
             .zip(&mut staged.tables)
-            .filter(|(_, gradients)| !gradients.keys.is_empty())
+            .filter(|(_, gradients)| gradients.keys.len() > 0)
             .collect();
         let step = |(table, gradients): &mut (&mut Table, &mut Gradients), alone: bool| {
-            let updated = table.apply(&gradients.update(event_time_s), u64::MAX, alone)?;
+            let known = Some((&gradients.rows[..], gradients.stamp));
+            let update = gradients.update(event_time_s);
+            let updated = table.apply(&update, u64::MAX, known, alone)?;
             gradients.clear();
             Ok(updated)
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -27,6 +28,8 @@ pub struct Table {
     judge: Judge,
     order: Vec<u32>,
     pub(crate) clock: Clock,
+    /// Another one whenever rows went: rows read under it are where they were. No two tables ever have the same.
+    rows_stamp: u64,
     pub(crate) consumers: BTreeMap<String, u32>,
     work: Work,
 }
@@ -95,6 +98,7 @@ impl Table {
                 epoch: 1,
                 oldest: 1,
             },
+            rows_stamp: new_stamp(),
             consumers: BTreeMap::new(),
             work: Work::default(),
         };
@@ -147,29 +151,55 @@ impl Table {
     }
 
     pub(crate) fn lookup_masked(&self, keys: &[u64], mask: u64, out: &mut [f32]) -> Result<usize> {
+        check("out", out.len(), keys.len() * self.shared.layout.dim)?;
+        Ok(self.values(keys, mask, out, &mut [], false))
+    }
+
+    /// A lookup that says where rows are: their numbers into `rows`, `NONE` for a key without one. They are good as long
+    /// as the table has the stamp that is returned. `alone`: by the calling thread, since others have other tables to do.
+    pub(crate) fn read(
+        &self,
+        keys: &[u64],
+        mask: u64,
+        out: &mut [f32],
+        rows: &mut [u32],
+        alone: bool,
+    ) -> Result<u64> {
+        check("out", out.len(), keys.len() * self.shared.layout.dim)?;
+        check("rows", rows.len(), keys.len())?;
+        self.values(keys, mask, out, rows, alone);
+        Ok(self.rows_stamp)
+    }
+
+    /// `rows` has a place a key, or none at all.
+    fn values(
+        &self,
+        keys: &[u64],
+        mask: u64,
+        out: &mut [f32],
+        rows: &mut [u32],
+        alone: bool,
+    ) -> usize {
         let dim = self.shared.layout.dim;
-        check("out", out.len(), keys.len() * dim)?;
-        // SAFETY (both): the level is available, the shards are all of them, `out` was checked.
-        let values = |keys: &[u64], out: &mut [f32]| unsafe {
-            lookup::values(
-                self.shared.level,
-                &self.shared,
-                &self.shards,
-                keys,
-                mask,
-                out,
-            )
+        // SAFETY (all): the level is available, the shards are all of them, lengths were checked.
+        let values = |keys: &[u64], out: &mut [f32], rows: &mut [u32]| unsafe {
+            let Table { shared, shards, .. } = self;
+            lookup::values(shared.level, shared, shards, keys, mask, out, rows)
         };
         let part = keys.len().div_ceil(self.workers.len()).max(1024);
-        Ok(match &self.pool {
-            Some(pool) if part < keys.len() => pool.install(|| {
-                keys.par_chunks(part)
-                    .zip(out.par_chunks_mut(part * dim))
-                    .map(|(keys, out)| values(keys, out))
+        match &self.pool {
+            Some(pool) if !alone && part < keys.len() => pool.install(|| {
+                let parts = keys.par_chunks(part).zip(out.par_chunks_mut(part * dim));
+                if rows.is_empty() {
+                    return parts.map(|(keys, out)| values(keys, out, &mut [])).sum();
+                }
+                parts
+                    .zip(rows.par_chunks_mut(part))
+                    .map(|((keys, out), rows)| values(keys, out, rows))
                     .sum()
             }),
-            _ => values(keys, out),
-        })
+            _ => values(keys, out, rows),
+        }
     }
 
     /// Versions and state columns of `keys`. Changes nothing.
@@ -209,13 +239,22 @@ impl Table {
 
     pub(crate) fn update_masked(&mut self, batch: &Update, mask: u64) -> Result<Updated> {
         self.check(batch)?;
-        self.apply(batch, mask, false)
+        self.apply(batch, mask, None, false)
     }
 
-    /// An update that was checked; `alone`: by the calling thread, since others have other tables to do.
-    pub(crate) fn apply(&mut self, batch: &Update, mask: u64, alone: bool) -> Result<Updated> {
+    /// An update that was checked. `known`: of a batch of distinct keys, rows and the stamp that they were read with.
+    /// `alone`: by the calling thread, since others have other tables to do.
+    pub(crate) fn apply(
+        &mut self,
+        batch: &Update,
+        mask: u64,
+        known: Option<(&[u32], u64)>,
+        alone: bool,
+    ) -> Result<Updated> {
         self.make_room(batch.keys, mask)?;
         self.end_given_up_cut();
+        // Only now: making room may have swept rows away.
+        let known = known.map(|(rows, stamp)| if stamp == self.rows_stamp { rows } else { &[] });
         self.clock.update += 1;
         let halvings = match self.shared.config.admission {
             crate::config::Admission::Count { halve_every, .. } => {
@@ -248,7 +287,16 @@ impl Table {
                         first = end;
                         if !places.is_empty() {
                             scope.spawn(move |_| {
-                                worker.work(shared, mine, from, batch, mask, Some(places), moment)
+                                worker.work(
+                                    shared,
+                                    mine,
+                                    from,
+                                    batch,
+                                    mask,
+                                    known,
+                                    Some(places),
+                                    moment,
+                                )
                             });
                         }
                     }
@@ -264,6 +312,7 @@ impl Table {
                     0,
                     batch,
                     mask,
+                    known,
                     order,
                     moment,
                 );
@@ -297,6 +346,7 @@ impl Table {
             now_s,
         );
         if swept.evicted > 0 {
+            self.rows_stamp = new_stamp();
             self.bound_tombstones();
         }
         swept
@@ -306,6 +356,7 @@ impl Table {
     pub fn evict(&mut self, key: u64) -> bool {
         let hash = mix(key);
         let gone = self.shards[shard_of(hash)].evict(&self.shared, hash);
+        self.rows_stamp = new_stamp();
         self.bound_tombstones();
         gone
     }
@@ -321,6 +372,12 @@ impl Table {
             what,
         })
     }
+}
+
+/// From 1.
+fn new_stamp() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 pub(crate) fn check(what: &'static str, found: usize, expected: usize) -> Result<()> {

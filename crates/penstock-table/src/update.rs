@@ -2,6 +2,7 @@
 
 use crate::batch::{Distinct, DistinctKeys, Update};
 use crate::config::Admission;
+use crate::found::NONE;
 use crate::group::Gathered;
 use crate::hash::mix;
 use crate::index::Home;
@@ -54,6 +55,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Applies the places `order` of a checked batch (all if None), which belong to `shards`, the first of them number `first`.
+    /// `known`: the batch's keys are distinct, with only the bits that count, and have these rows (or nobody knows).
     #[allow(clippy::too_many_arguments)]
     pub fn work(
         &mut self,
@@ -62,12 +64,16 @@ impl Worker {
         first: usize,
         batch: &Update,
         mask: u64,
+        known: Option<&[u32]>,
         order: Option<&[u32]>,
         moment: Moment,
     ) {
         let mut distinct = std::mem::take(&mut self.distinct);
         let mine = first..first + shards.len();
-        distinct.collect(shared.level, batch, mask, shared.layout.dim, order, mine);
+        match known {
+            Some(rows) => distinct.take(batch, rows, order),
+            None => distinct.collect(shared.level, batch, mask, shared.layout.dim, order, mine),
+        }
         self.done.distinct += distinct.keys.len() as u64;
         // SAFETY: a table's level is available.
         unsafe {
@@ -93,18 +99,21 @@ impl Worker {
     }
 }
 
-/// The distinct keys of one block.
+/// What there is of one block.
 #[inline(always)]
-fn block(keys: &[Distinct], from: usize) -> &[Distinct] {
-    let rest = &keys[from.min(keys.len())..];
+fn block<T>(all: &[T], from: usize) -> &[T] {
+    let rest = &all[from.min(all.len())..];
     &rest[..rest.len().min(BLOCK)]
 }
 
 // Functions rather than closures: only what is inlined is compiled for the level.
 
 #[inline(always)]
-fn ask(shared: &Shared, shards: &[Shard], first: usize, keys: &[Distinct]) {
-    for key in keys {
+fn ask(shared: &Shared, shards: &[Shard], first: usize, keys: &[Distinct], known: &[u32]) {
+    for (i, key) in keys.iter().enumerate() {
+        if known.get(i).is_some_and(|&row| row != NONE) {
+            continue;
+        }
         prefetch(
             shards[shard_of(key.hash) - first]
                 .buckets
@@ -121,12 +130,19 @@ unsafe fn land<S: Search>(
     shards: &[Shard],
     first: usize,
     keys: &[Distinct],
+    known: &[u32],
     rows: &mut [Option<u32>; BLOCK],
 ) {
     let mut beyond = [0u8; BLOCK];
     let mut farther = 0;
     for (i, key) in keys.iter().enumerate() {
         let shard = &shards[shard_of(key.hash) - first];
+        if let Some(&number) = known.get(i)
+            && number != NONE
+        {
+            rows[i] = approach(shared, shard, number);
+            continue;
+        }
         let line = shard.buckets.home_line(&shared.lines, key.hash);
         // SAFETY: the line is this hash's; the caller vouches for S.
         rows[i] = match unsafe { shard.buckets.find_at_home::<S>(line, key.hash) } {
@@ -179,22 +195,38 @@ unsafe fn apply_body<S: Search>(
     let keys = &distinct.keys[..];
     let layout = &shared.layout;
     let mut rows = [[None; BLOCK]; 2];
+    let known = &distinct.rows[..];
+    let (here, rows_here) = (block(keys, 0), block(known, 0));
     // SAFETY (both): the caller vouches for S.
-    ask(shared, shards, first, block(keys, 0));
-    unsafe { land::<S>(shared, shards, first, block(keys, 0), &mut rows[0]) };
-    ask(shared, shards, first, block(keys, BLOCK));
+    ask(shared, shards, first, here, rows_here);
+    unsafe { land::<S>(shared, shards, first, here, rows_here, &mut rows[0]) };
+    ask(
+        shared,
+        shards,
+        first,
+        block(keys, BLOCK),
+        block(known, BLOCK),
+    );
     let (mut from, mut turn) = (0, 0);
     while from < keys.len() {
+        let (next, after) = (from + BLOCK, from + 2 * BLOCK);
         unsafe {
             land::<S>(
                 shared,
                 shards,
                 first,
-                block(keys, from + BLOCK),
+                block(keys, next),
+                block(known, next),
                 &mut rows[1 - turn],
             )
         };
-        ask(shared, shards, first, block(keys, from + 2 * BLOCK));
+        ask(
+            shared,
+            shards,
+            first,
+            block(keys, after),
+            block(known, after),
+        );
         worker.group.clear();
         for key in block(keys, from + BLOCK) {
             let gradient = distinct.gradient(batch, layout.dim, key);

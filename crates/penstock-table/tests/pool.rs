@@ -1,7 +1,7 @@
 //! Pooling and its gradient, against the sums written out.
 
 use penstock_table::{
-    Bag, Engine, Init, Keys, Optimizer, Pooling, Staged, Store, TableConfig, TableError,
+    Bag, Engine, Init, Keys, Layout, Optimizer, Pooling, Staged, Store, TableConfig, TableError,
 };
 
 const POOLINGS: [Pooling; 3] = [Pooling::Sum, Pooling::Mean, Pooling::Sqrtn];
@@ -298,9 +298,9 @@ fn the_global_norm_is_of_each_key_once() {
             &mut staged,
         )
         .unwrap();
-    assert_eq!(staged.square_sum(&[3, 20]), 2.0 * 2.0 + 3.0 * 3.0);
+    assert_eq!(staged.square_sum(), 2.0 * 2.0 + 3.0 * 3.0);
     staged.scale(0.5);
-    assert_eq!(staged.square_sum(&[3, 20]), (2.0 * 2.0 + 3.0 * 3.0) / 4.0);
+    assert_eq!(staged.square_sum(), (2.0 * 2.0 + 3.0 * 3.0) / 4.0);
 }
 
 #[test]
@@ -393,4 +393,158 @@ fn a_step_that_finds_no_room_in_one_table_is_tried_again_without_applying_anothe
         store.lookup(1, &[7], &mut row).unwrap();
         assert_eq!(row, [-1.0; 2], "applied once");
     }
+}
+
+/// Few keys, so that rows go, come back and take each other's places.
+fn drawn(seed: &mut u64, below: u64) -> u64 {
+    *seed = seed
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    (*seed >> 33) % below
+}
+
+fn limited(threads: usize) -> Store {
+    let engine = Engine {
+        threads,
+        ..Engine::default()
+    };
+    let mut store = Store::default();
+    for table in 0..5 {
+        let (epsilon, initial) = (1e-8, 0.0);
+        let optimizer = Optimizer::Adagrad { epsilon, initial };
+        let mut config = TableConfig::new(format!("t{table}"), 4, optimizer, 0.1);
+        config.init = Init::Uniform {
+            low: -1.0,
+            high: 1.0,
+        };
+        config.eviction.ttl_s = Some(40);
+        store.add_table(config, engine).unwrap();
+    }
+    for (slot, table) in [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3), (5, 4)] {
+        store.add_slot(slot, table, Keys::Raw).unwrap();
+    }
+    store
+}
+
+#[test]
+fn what_pooling_found_is_never_believed_once_rows_went_or_came() {
+    for seed in 0..40 {
+        let mut seed = seed;
+        // One is given what it found, the other looks everything up anew.
+        let (mut knows, mut looks) = (limited(1 + seed as usize % 3), limited(1));
+        let (mut known, mut looked) = (Staged::default(), Staged::default());
+        let mut waiting = Vec::new();
+        for now in 0..120 {
+            match drawn(&mut seed, 6) {
+                0 | 1 => {
+                    let samples = 1 + drawn(&mut seed, 30) as usize;
+                    let keys: Vec<Vec<u64>> = (0..6)
+                        .map(|_| (0..samples).map(|_| drawn(&mut seed, 60)).collect())
+                        .collect();
+                    let mut out = vec![0.0; samples * 18];
+                    let mut leads = vec![0.0; samples * 6];
+                    let each: Vec<i64> = (0..=samples as i64).collect();
+                    let found = knows
+                        .pool_found(
+                            &plain(&keys, &each),
+                            Pooling::Sum,
+                            2,
+                            LEAD,
+                            &mut leads,
+                            &mut out,
+                        )
+                        .unwrap();
+                    let (mut again, mut fronts) = (out.clone(), leads.clone());
+                    looks
+                        .pool_parted(
+                            &plain(&keys, &each),
+                            Pooling::Sum,
+                            1,
+                            LEAD,
+                            &mut fronts,
+                            &mut again,
+                        )
+                        .unwrap();
+                    assert_eq!((&out, &leads), (&again, &fronts));
+                    waiting.push((keys, each, found, leads, out));
+                }
+                2 | 3 if !waiting.is_empty() => {
+                    let at = drawn(&mut seed, waiting.len() as u64) as usize;
+                    let (keys, each, found, leads, out) = &waiting[at];
+                    let (bags, found) = (plain(keys, each), Some(found));
+                    knows
+                        .stage_parted(&bags, Pooling::Sum, LEAD, leads, out, found, &mut known)
+                        .unwrap();
+                    looks
+                        .stage_parted(&bags, Pooling::Sum, LEAD, leads, out, None, &mut looked)
+                        .unwrap();
+                    if drawn(&mut seed, 2) == 0 {
+                        waiting.swap_remove(at);
+                    }
+                }
+                4 => {
+                    let did = knows.step(&mut known, now).unwrap();
+                    assert_eq!(did, looks.step(&mut looked, now).unwrap());
+                }
+                _ => {
+                    for store in [&mut knows, &mut looks] {
+                        for table in store.tables_mut() {
+                            table.advance(now);
+                            table.sweep(1 << 12);
+                            table.evict(seed % 60);
+                        }
+                    }
+                }
+            }
+            for (a, b) in knows.tables().iter().zip(looks.tables()) {
+                assert_eq!(a.rows(), b.rows());
+            }
+        }
+        for slot in 0..6 {
+            let keys: Vec<u64> = (0..60).collect();
+            let (mut a, mut b) = (vec![0.0; 240], vec![0.0; 240]);
+            knows.lookup(slot, &keys, &mut a).unwrap();
+            looks.lookup(slot, &keys, &mut b).unwrap();
+            assert_eq!(a, b);
+        }
+    }
+}
+
+const LEAD: Layout = Layout {
+    lead: 1,
+    stride: None,
+};
+
+/// A key a sample in each of the slots from 0 on.
+fn plain<'a>(keys: &'a [Vec<u64>], offsets: &'a [i64]) -> Vec<Bag<'a>> {
+    let slots = (0u32..).zip(keys);
+    slots
+        .map(|(slot, keys)| Bag {
+            slot,
+            keys,
+            offsets,
+            weights: None,
+        })
+        .collect()
+}
+
+#[test]
+fn what_was_found_of_other_keys_is_refused() {
+    let store = limited(1);
+    let (keys, each) = (vec![vec![1, 2]; 6], [0, 1, 2]);
+    let bags = plain(&keys, &each);
+    let (mut leads, mut out) = (vec![0.0; 12], vec![0.0; 36]);
+    let found = store
+        .pool_found(&bags, Pooling::Sum, 1, LEAD, &mut leads, &mut out)
+        .unwrap();
+    let mut staged = Staged::default();
+    for other in [&bags[1..], &bags[..5]] {
+        let (leads, out) = (&leads[..2 * other.len()], &out[..6 * other.len()]);
+        let found = Some(&found);
+        let error = store
+            .stage_parted(other, Pooling::Sum, LEAD, leads, out, found, &mut staged)
+            .unwrap_err();
+        assert!(error.to_string().contains("not the keys that were pooled"));
+    }
+    assert!(staged.is_empty());
 }

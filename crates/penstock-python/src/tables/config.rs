@@ -164,14 +164,13 @@ struct ScoreSpec {
 }
 
 impl Store {
-    /// The tables, empty, and each one's dim.
-    pub(super) fn build(&self) -> Result<(penstock_table::Store, Vec<usize>), TableError> {
+    /// The tables, empty.
+    pub(super) fn build(&self) -> Result<penstock_table::Store, TableError> {
         let mut store = penstock_table::Store::default();
         let engine = Engine {
             threads: self.threads.max(1),
             ..Engine::default()
         };
-        let dims = self.tables.iter().map(|table| table.dim).collect();
         for table in &self.tables {
             store.add_table(table.clone().config(), engine)?;
         }
@@ -187,7 +186,7 @@ impl Store {
                 if *mapped { Keys::Mapped } else { Keys::Raw },
             )?;
         }
-        Ok((store, dims))
+        Ok(store)
     }
 }
 

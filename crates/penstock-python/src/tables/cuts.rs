@@ -118,7 +118,7 @@ impl PyCheckpoints {
                 return Err(Fault::NotEmpty(table.config().name.clone()));
             }
             let sections = newest.sections().map_err(Fault::Artefact)?;
-            let (empty, _) = tables
+            let empty = tables
                 .config
                 .build()
                 .map_err(|error| Fault::Artefact(error.into()))?;
@@ -264,7 +264,7 @@ fn carry(
     let carried = py.detach(|| {
         let checkpoint = newest(path).map_err(Fault::Artefact)?;
         let mut store = tables.write();
-        let (mut made, _) = tables
+        let mut made = tables
             .config
             .build()
             .map_err(|error| Fault::Artefact(error.into()))?;

@@ -69,8 +69,19 @@ impl Rows for Snapshot {
         Ok(self.tables[self.slot(slot)?.0].dim)
     }
 
-    fn read(&self, slot: u32, keys: &[u64], out: &mut [f32]) -> Result<()> {
-        self.lookup(slot, keys, out).map(|_| ())
+    fn mask(&self, slot: u32) -> Result<u64> {
+        Ok(self.slot(slot)?.1.mask())
+    }
+
+    fn read(
+        &self,
+        slot: u32,
+        keys: &[u64],
+        out: &mut [f32],
+        _: &mut [u32],
+        _: bool,
+    ) -> Result<u64> {
+        self.lookup(slot, keys, out).map(|_| 0)
     }
 }
 
@@ -169,6 +180,7 @@ impl Snapshot {
             Layout::default(),
             &mut [],
             out,
+            None,
         )
     }
 
