@@ -7,6 +7,7 @@ accumulation, unscaling, clipping and the NaN guard come before any row changes,
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import weakref
@@ -233,18 +234,42 @@ def _int64(keys: torch.Tensor) -> Any:
     return keys.detach().contiguous().numpy()
 
 
+class Stepping:
+    """Tables that step with an optimizer, until `remove`."""
+
+    def __init__(
+        self, tables: EmbeddingTables, optimizer: torch.optim.Optimizer, event_time_s: Callable[[], int]
+    ) -> None:
+        self._optimizer = optimizer
+        self._handle = optimizer.register_step_post_hook(lambda *_: tables.step(event_time_s()))
+        whole = optimizer.zero_grad
+
+        @functools.wraps(whole)
+        def zero_grad(*args: Any, **kwargs: Any) -> None:
+            tables.drop_staged()
+            whole(*args, **kwargs)
+
+        self._zero_grad = zero_grad
+        optimizer.zero_grad = zero_grad  # type: ignore[method-assign]
+
+    def remove(self) -> None:
+        """The optimizer steps and zeroes alone again."""
+        self._handle.remove()
+        # Unless somebody has wrapped it once more.
+        if vars(self._optimizer).get("zero_grad") is self._zero_grad:
+            self._optimizer.zero_grad = self._zero_grad.__wrapped__  # type: ignore[attr-defined, method-assign]
+
+
 def step_with(
     tables: EmbeddingTables, optimizer: torch.optim.Optimizer, event_time_s: Callable[[], int] = lambda: 0
-) -> Any:
-    """Step the tables after each step of the dense part's optimizer; returns the hook's handle.
+) -> Stepping:
+    """Step the tables after each step of the dense part's optimizer; its `zero_grad` drops what is still staged.
 
+    So a batch that is skipped, by a gradient scaler or by a guard, leaves nothing behind, as with dense gradients.
+    `model.zero_grad()` and gradients set to None by hand do not reach the tables: `tables.drop_staged()` does.
     `event_time_s` says the batch's event time, which rows are stamped with: a time to live needs it.
     """
-
-    def after_step(*_: Any) -> None:
-        tables.step(event_time_s())
-
-    return optimizer.register_step_post_hook(after_step)
+    return Stepping(tables, optimizer, event_time_s)
 
 
 def clip_grad_norm(tables: EmbeddingTables, parameters: Iterable[nn.Parameter], most: float) -> float:

@@ -118,6 +118,44 @@ def test_a_gradient_that_is_not_finite_reaches_no_row() -> None:
     tables.step()
 
 
+def test_a_batch_that_is_skipped_leaves_nothing_behind() -> None:
+    tables = EmbeddingTables([Table("t", 2, Sgd(), 1.0, Constant(0.0))], {"s": "t"})
+    module, dense = HashEmbedding(tables), torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(dense.parameters(), lr=0.1)
+    stepping = step_with(tables, optimizer)
+
+    def backward(key: int) -> None:
+        module({"s": torch.tensor([key])}).sum().backward()
+
+    backward(1)  # its guard says no: no step
+    optimizer.zero_grad(set_to_none=True)
+    backward(2)
+    backward(2)  # accumulated: nobody zeroes in between
+    optimizer.step()
+    assert tables.rows == {"t": 1}
+    assert tables.lookup("s", np.array([1, 2])).tolist() == [[0, 0], [-2, -2]]
+    stepping.remove()
+    backward(3)
+    optimizer.zero_grad()
+    optimizer.step()
+    assert tables.rows == {"t": 1}, "neither hook is left"
+    assert tables.step()["created"] == 1
+
+
+def test_rows_that_went_between_forward_and_step_start_anew() -> None:
+    ttl = Eviction(ttl_s=10)
+    tables = EmbeddingTables([Table("t", 2, Sgd(), 1.0, Constant(1.0), eviction=ttl)], {"s": "t"})
+    module, old, new = HashEmbedding(tables), np.array([1, 2]), np.array([3])
+    tables.update("s", old, np.ones((2, 2), np.float32), 0)
+    rows = module({"s": torch.from_numpy(old)})
+    tables.update("s", new, np.zeros((1, 2), np.float32), 100)
+    assert tables.sweep(1 << 20) == 2
+    tables.update("s", np.array([4, 5]), np.zeros((2, 2), np.float32), 100)  # where 1 and 2 were
+    rows.sum().backward()
+    assert tables.step(100) == {"distinct": 2, "stepped": 0, "created": 2, "sightings": 0}
+    assert tables.lookup("s", np.arange(1, 6)).tolist() == [[0, 0], [0, 0], [1, 1], [1, 1], [1, 1]]
+
+
 def test_weights_and_sequences() -> None:
     tables = EmbeddingTables([Table("t", 8, init=Uniform(-1, 1))], {"history": "t", "target": "t"})
     keys, offsets = torch.tensor([3, 4, 5, 3]), torch.tensor([0, 1, 1, 4])
