@@ -117,7 +117,7 @@ def _safe(member: tarfile.TarInfo, path: str) -> None:
 def _first(tar: tarfile.TarFile, name: str, most: int) -> bytes:
     member = tar.next()
     if member is None or member.name != name or not member.isreg() or member.size > most:
-        raise ArchiveError(f"{tar.name} is no archive of a version: it has no {name}", code="REG013")
+        raise ArchiveError(f"this is no archive of a version: it has no {name}", code="REG013")
     source = tar.extractfile(member)
     assert source is not None
     return source.read()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from penstock.registry import bundles
+from penstock import native
 from penstock.registry.converting import rows as row_files
 from penstock.registry.converting.original import Original
 from penstock.registry.converting.request import ABSOLUTE, RELATIVE, Request
@@ -22,23 +24,27 @@ BLOCK = 4_096
 
 
 def served(folder: Path) -> Callable[[Feed], Feed]:
-    """The bundle in `folder` as the host will score it: arrays by input's name in, by output's name out."""
-    model = bundles.read_manifest(folder)["model"]
-    outputs = [output["name"] for output in model["outputs"]]
-    if model["form"] == "onnx":
-        from penstock.registry.converting import onnx_graphs
+    """The bundle in `folder` as the host scores it, by the host's own code: arrays by input's name in, by output's out.
 
-        session = onnx_graphs.session(folder / onnx_graphs.FILE)
-        return lambda feed: dict(zip(outputs, session.run(outputs, dict(feed)), strict=True))
-    import lightgbm as lgb
+    What comes back raises ValueError for rows that the host refuses.
+    """
+    model = native.ServedModel(str(folder), str(runtime_library() or ""))
 
-    booster = lgb.Booster(model_file=str(folder / "trees.txt"))
+    def score(feed: Feed) -> Feed:
+        given = [(name, list(values.shape), pa.array(values.reshape(-1))) for name, values in feed.items()]
+        answers = model.predict(given)
+        return {name: data.to_numpy(zero_copy_only=False).reshape(shape) for name, shape, data in answers}
 
-    def trees(feed: Feed) -> Feed:
-        x = np.hstack([values.reshape(len(values), -1) for values in feed.values()])
-        return {outputs[0]: np.asarray(booster.predict(x, num_threads=1))}
+    return score
 
-    return trees
+
+def runtime_library() -> Path | None:
+    """`libonnxruntime.so.*` of the installed wheel; None where it is not installed."""
+    found = find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return None
+    libraries = sorted((Path(found.origin).parent / "capi").glob("libonnxruntime.so.*"))
+    return libraries[-1] if libraries else None
 
 
 def prove(original: Original, folder: Path, feed: Feed, inputs: Sequence[Tensor], request: Request) -> dict[str, Any]:
@@ -57,10 +63,13 @@ def prove(original: Original, folder: Path, feed: Feed, inputs: Sequence[Tensor]
         except Exception as error:  # whatever its library raises
             said = " ".join(str(error).split())[:300]
             raise ConversionError(f"the original does not score the rows: {said}", code="REG016") from error
-        given = score(_cast(part, inputs))
+        try:
+            given = score(_cast(part, inputs))
+        except ValueError as error:
+            raise ProofError(f"the host refuses the rows: {error}", code="REG020") from error
         for name, values in wanted.items():
             found.compare(name, values, given[name], partial(_given_row, start))
-    refused = 0
+    refused = refused_by_host = 0
     for what, row in row_files.awkward(feed, inputs):
         try:
             wanted = original.scores(row)
@@ -68,7 +77,11 @@ def prove(original: Original, folder: Path, feed: Feed, inputs: Sequence[Tensor]
         except Exception:  # the original, or the wire, has no place for such a row
             refused += 1
             continue
-        given = score(cast)
+        try:
+            given = score(cast)
+        except ValueError:  # an error is no wrong score
+            refused_by_host += 1
+            continue
         for name, values in wanted.items():
             found.compare(name, values, given[name], partial(_added_row, what))
         found.added += 1
@@ -76,6 +89,7 @@ def prove(original: Original, folder: Path, feed: Feed, inputs: Sequence[Tensor]
         "rows": rows_of(feed),
         "added": found.added,
         "refused_by_original": refused,
+        "refused_by_host": refused_by_host,
         "largest_difference": found.largest,
         "tolerance": f"{bound[0]:g} + {bound[1]:g} x |score|",
         **({"unproven": True, "beyond_tolerance": found.beyond} if request.unproven else {}),

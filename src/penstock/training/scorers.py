@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock import native
+from penstock.registry.faults import BundleError
 from penstock.training import trees
 from penstock.training.faults import need_trees
 from penstock.training.matrices import Keys, Matrix
@@ -55,13 +56,15 @@ class Fit:
 class TreeScorer:
     """score = sigmoid(sum of leaf values + bias + sum of key weights); `keys` empty for plain trees.
 
-    `columns`: where the trees split on keys instead of numbers.
+    `columns`: where the trees split on keys instead of numbers. `foreign`: a LightGBM model that others trained, whose
+    score is its own objective's rather than the sigmoid's.
     """
 
     text: str
     keys: Weights = ()
     bias: float = 0.0
     columns: Columns | None = None
+    foreign: bool = False
 
     @cached_property
     def booster(self) -> Any:
@@ -76,8 +79,17 @@ class TreeScorer:
 
     def scores(self, matrix: Matrix, threads: int) -> Floats:
         x = self.columns.csr(matrix.slots) if self.columns is not None else matrix.numbers
+        if self.foreign:
+            return self._own_scores(x)
         margins = trees.margins(self.booster, x, threads) if matrix.rows else np.zeros(0)
         return sigmoid(_add_keys(margins + self.bias, self.tables, matrix.slots))
+
+    def _own_scores(self, x: Any) -> Floats:
+        found = np.asarray(self.booster.predict(x, num_threads=1), np.float64) if len(x) else np.zeros(0)
+        if found.ndim > 1:
+            said = f"the model gives {found.shape[1]} probabilities a row, and predict adds one score"
+            raise BundleError(said, "serve it: its output is 'probabilities'", "TRAIN013")
+        return found
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         (folder / TREES).write_text(self.text, encoding="utf-8")
@@ -91,7 +103,13 @@ class TreeScorer:
     def load(folder: Path, stored: Mapping[str, Any], fields: int) -> TreeScorer:
         keys = _load_weights(folder / KEYS, stored["fields"]) if stored["fields"] else ()
         columns = _load_columns(folder / COLUMNS, fields) if stored["over_keys"] else None
-        return TreeScorer((folder / TREES).read_text(encoding="utf-8"), keys, float(stored["bias"]), columns)
+        return TreeScorer(
+            (folder / TREES).read_text(encoding="utf-8"),
+            keys,
+            float(stored["bias"]),
+            columns,
+            stored.get("link") == "model",
+        )
 
 
 @dataclass(frozen=True)

@@ -205,3 +205,17 @@ def test_pytorch_weights_come_with_the_function_that_makes_their_module(place: P
     assert inputs(version) == [("input", "FP32", [-1, 4])]
     given = X.astype(np.float32)
     assert np.allclose(served(version, {"input": given}), module(torch.from_numpy(given)).detach().numpy(), atol=1e-5)
+
+
+def test_predict_scores_a_brought_in_booster_as_it_scores_itself(place: Path) -> None:
+    import polars as pl
+
+    from penstock.training.bundle import load
+
+    booster = lgb.train(
+        {"objective": "poisson", "verbose": -1}, lgb.Dataset(X, np.abs(X[:, 0]), feature_name=list("abcd")), 5
+    )
+    booster.save_model("m.txt")
+    version = push("m.txt")
+    frame = pl.DataFrame({name: X[:, at] for at, name in enumerate("abcd")})
+    assert np.array_equal(load(version.uri).score(frame), booster.predict(X))

@@ -70,7 +70,7 @@ class LightgbmOriginal:
             layout["vectors"], widths = [MATRIX], [len(self.names)]
             model["input"] = {"name": MATRIX, "width": len(self.names)}
         shape = (-1, self.classes) if self.classes > 1 else (-1,)
-        outputs = [Tensor("probabilities" if self.classes > 1 else "score", "FP64", shape)]
+        outputs = [Tensor("probabilities" if self.classes > 1 else "score", "FP32", shape)]
         encoder = {"layout": layout, "widths": widths, "places": 0}
         model |= {"inputs": [t.as_dict() for t in inputs], "outputs": [t.as_dict() for t in outputs]}
         return {"algorithm": "lightgbm", "model": model, "encoder": encoder, "outputs": outputs}
