@@ -28,13 +28,16 @@ impl Costs {
         let now = (took.as_nanos() as u64).max(before - before / 16);
         self.worst_ns[class].store(now, Relaxed);
         // A class that was never seen is taken for twice the one below.
-        let (mut expected, mut short) = (0, 0);
+        let (mut expected, mut seen, mut short) = (0, 0, 0);
         for (class, worst) in self.worst_ns.iter().enumerate() {
-            expected = match worst.load(Relaxed) {
+            match worst.load(Relaxed) {
                 0 if expected == 0 => continue,
-                0 => expected * 2,
-                seen => seen.max(expected),
-            };
+                0 => expected *= 2,
+                ns => {
+                    seen = ns.max(seen);
+                    expected = seen;
+                }
+            }
             if expected > SHORT_NS {
                 break;
             }

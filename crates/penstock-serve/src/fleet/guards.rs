@@ -116,7 +116,7 @@ impl Watched {
         let verdict = look.then(|| self.verdict()).flatten();
         if self.canary_seen.is_multiple_of(BLOCK) {
             self.blocks.swap(0, 1);
-            self.blocks[1] = Default::default();
+            *self.blocks[1] = Default::default();
         }
         verdict
     }

@@ -181,7 +181,9 @@ impl<M: Engine> Line<M> {
                     if let Some(batch) = self.take(&mut state, self.limits.max_batch_rows) {
                         break batch;
                     }
-                    if state.closed && state.waiting.is_empty() {
+                    // A run under way elsewhere may still come back to the line.
+                    let all = state.bays.len() == self.limits.concurrency;
+                    if state.closed && state.waiting.is_empty() && all {
                         return;
                     }
                     state.parked += 1;

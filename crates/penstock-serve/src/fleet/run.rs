@@ -160,9 +160,11 @@ impl<M: Engine> Line<M> {
             Ok(outputs) => {
                 counters.answered(job.rows, request.decoded_in, &timings);
                 let needed = !job.watches.is_empty() || samples.is_some();
-                needed
-                    .then(|| scores(outputs, job.rows))
-                    .unwrap_or_default()
+                if needed {
+                    scores(outputs, job.rows)
+                } else {
+                    vec![]
+                }
             }
             Err(_) => vec![],
         };

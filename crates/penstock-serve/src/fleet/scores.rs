@@ -34,7 +34,7 @@ impl Scores {
     }
 
     /// The population stability index against `live`, over tenths of live's scores: sum (a - b) ln(a / b) of the shares.
-    /// Half a row is added to each share, so that an empty one has a logarithm.
+    /// A thousandth is added to each share: an empty one has a logarithm, and a few rows beyond all of live's are no shift.
     pub fn stability_index(&self, live: &Scores) -> f64 {
         let mut groups: Vec<(u64, u64)> = Vec::with_capacity(GROUPS + 2);
         let (mut passed, mut ours, mut lives, mut tenth) = (0u64, 0u64, 0u64, 1u64);
@@ -56,7 +56,7 @@ impl Scores {
             groups.push((ours, 0)); // beyond all of live's
         }
         let share = |count: u64, total: u64| {
-            (count as f64 + 0.5) / (total as f64 + 0.5 * groups.len() as f64)
+            (count as f64 / total as f64 + 0.001) / (1.0 + 0.001 * groups.len() as f64)
         };
         let parts = groups.iter().map(|(ours, lives)| {
             let (a, b) = (share(*ours, self.total), share(*lives, live.total));

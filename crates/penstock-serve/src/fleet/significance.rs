@@ -1,7 +1,9 @@
 //! Whether a canary fails more often than live: by more than chance explains, and by enough to matter.
 
 /// A guard looks many times; each look may be wrong this often.
-pub const CHANCE: f64 = 1e-7;
+const CHANCE: f64 = 1e-7;
+/// The same while live has too few requests to compare with, which does not last.
+const CHANCE_ALONE: f64 = 1e-5;
 
 /// `hits` of `of` requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +19,10 @@ impl Share {
 }
 
 /// Whether `canary` exceeds `live` by `least` and by more than chance (Fisher's exact test, one-sided). With fewer than
-/// `enough` requests of live, it is judged against twice `least` instead.
+/// `enough` requests of live, it is judged against `least` itself.
 pub fn exceeds(canary: Share, live: Share, least: f64, enough: u64) -> bool {
     if live.of < enough {
-        return canary.value() > 2.0 * least && binomial_tail(canary, 2.0 * least) < CHANCE;
+        return canary.value() > least && binomial_tail(canary, least) < CHANCE_ALONE;
     }
     canary.value() - live.value() >= least && fisher_tail(canary, live) < CHANCE
 }

@@ -200,9 +200,9 @@ mod tests {
             Split::new(&weights, "1", "ctr", "other"),
         );
         assert_eq!(answers(&a, 1000), answers(&a, 1000));
-        let moved = (answers(&a, 1000).iter())
+        let moved = (answers(&a, 1000).into_iter())
             .zip(answers(&b, 1000))
-            .filter(|(x, y)| *x != y);
+            .filter(|(x, y)| x != y);
         assert!((400..600).contains(&moved.count()));
         // The documented place of a key, from XXH3-64 alone.
         let hash = xxh3_64_with_seed(b"user7", xxh3_64(b"ctr\0salt"));

@@ -157,20 +157,20 @@ async fn a_shadow_scores_what_live_answers_and_is_marked_in_the_samples() {
     let scores = |shadow: bool| {
         lines
             .iter()
-            .filter(|line| line["shadow"] == shadow)
+            .filter(move |line| line["shadow"] == shadow)
             .map(|line| line["score"].as_f64())
     };
     assert!(scores(false).eq([Some(3.0); 20]) && scores(true).eq([Some(6.0); 20]));
 }
 
 #[tokio::test]
-async fn a_slow_shadow_is_dropped_and_delays_nobody() {
+async fn a_stuck_shadow_is_dropped_and_delays_nobody() {
     let mut host = Host::new();
-    let slow = Toy {
-        takes_us: 50_000,
+    let stuck = Toy {
+        gated: true,
         ..Toy::default()
     };
-    host.set("ctr", &[("1", of(1.0)), ("2", slow)], &[("1", 100.0)])
+    host.set("ctr", &[("1", of(1.0)), ("2", stuck)], &[("1", 100.0)])
         .shadow = vec!["2".into()];
     host.apply();
     for _ in 0..300 {
@@ -181,6 +181,11 @@ async fn a_slow_shadow_is_dropped_and_delays_nobody() {
         line.strip_prefix(r#"penstock_shadow_requests_total{model="ctr",version="2",end="busy"} "#)
     });
     assert!(dropped.unwrap().parse::<u64>().unwrap() > 100, "{metrics}");
+    host.fleet.entry("ctr").unwrap().versions["2"]
+        .line
+        .engine
+        .open
+        .store(true, std::sync::atomic::Ordering::SeqCst);
 }
 
 #[tokio::test]

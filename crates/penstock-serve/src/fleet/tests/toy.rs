@@ -20,8 +20,8 @@ use crate::tensor::{Data, Datatype, Tensor, TensorSpec};
 pub struct Toy {
     pub scale: f32,
     pub takes_us: u64,
-    /// Runs from this one on take 300 ms.
-    pub slow_from: u64,
+    /// Runs wait until the model's `open` is set.
+    pub gated: bool,
     /// Every so many runs fail; 0: none.
     pub fails_every: u64,
     pub broken: bool,
@@ -33,7 +33,7 @@ impl Default for Toy {
         Toy {
             scale: 1.0,
             takes_us: 0,
-            slow_from: u64::MAX,
+            gated: false,
             fails_every: 0,
             broken: false,
             size_bytes: 1 << 20,
@@ -54,6 +54,7 @@ pub struct ToyModel {
     toy: Toy,
     signature: Signature,
     runs: AtomicU64,
+    pub open: AtomicBool,
 }
 
 impl Engine for ToyModel {
@@ -81,6 +82,7 @@ impl Engine for ToyModel {
             toy,
             signature,
             runs: AtomicU64::new(0),
+            open: AtomicBool::new(false),
         })
     }
 
@@ -136,20 +138,23 @@ pub struct ToyLane {
 impl Runner for ToyLane {
     type Stopper = Flag;
 
-    /// `x` of -1 panics.
+    /// `x` of -1 panics, of -3 takes 300 ms.
     fn run(&mut self, calls: &[Call]) -> (Vec<Result<Vec<Tensor>>>, Timings) {
         let (started, toy) = (Instant::now(), &self.model.toy);
         let run = self.model.runs.fetch_add(1, Ordering::SeqCst);
-        let takes = match run >= toy.slow_from {
-            true => Duration::from_millis(300),
-            false => Duration::from_micros(toy.takes_us),
+        let first = |call: &Call| match &call.tensors[0].data {
+            Data::F32(x) => x.first().copied(),
+            _ => None,
         };
-        while started.elapsed() < takes {
+        let slow = calls.iter().any(|call| first(call) == Some(-3.0));
+        let takes = Duration::from_micros(if slow { 300_000 } else { toy.takes_us });
+        let shut = || toy.gated && !self.model.open.load(Ordering::SeqCst);
+        while shut() || started.elapsed() < takes {
             if self.stop.0.load(Ordering::SeqCst) {
                 let late = || Err(Fault::new(Kind::Late, "stopped"));
                 return (calls.iter().map(|_| late()).collect(), Timings::default());
             }
-            std::thread::sleep(Duration::from_micros(200).min(takes));
+            std::thread::sleep(Duration::from_micros(200));
         }
         let score = |call: &Call| {
             let x: HashMap<&str, &Data> = call
