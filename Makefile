@@ -35,7 +35,7 @@ help:  ## this page
 # PyTorch weighs gigabytes: what tests and types need (and a model of others that tests convert), `demo` does not.
 .make/torch: .make/extension
 	$(BIN)/pip install --quiet torch onnxscript tensorboardX tqdm requests absl-py
-	$(BIN)/pip install --quiet skl2onnx onnxmltools xgboost-cpu 'protobuf<7'
+	$(BIN)/pip install --quiet skl2onnx onnxmltools pandas xgboost-cpu 'protobuf<7'
 	$(BIN)/pip install --quiet --no-deps deepctr-torch==0.3.0 tensorboard
 	@touch $@
 

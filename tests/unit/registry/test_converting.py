@@ -54,7 +54,7 @@ def test_lightgbm_stays_its_own_text_in_f64(place: Path) -> None:
     booster.save_model("m.txt")
     version = push("m.txt", stamps, framework_version=lgb.__version__)
     assert inputs(version) == [("input", "FP64", [-1, 4])]
-    assert (version.proof["rows"], version.proof["largest_difference"]) == (ROWS, 0.0)
+    assert version.proof["rows"] == ROWS and version.proof["largest_difference"] < 1e-7, "a score goes out as f32"
     folder = penstock.models.fetch(version.uri)
     assert (folder / "trees.txt").read_text() == Path("m.txt").read_text()
     assert pq.read_table(folder / "warmup.parquet").num_rows == 64

@@ -91,8 +91,7 @@ def feed_of(table: pa.Table, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[
         [tensor] = inputs
         values = _values(whole, tensor) if whole is not None else np.column_stack([_numbers(table[n]) for n in names])
         if tensor.width not in (-1, int(np.prod(values.shape[1:], dtype=np.int64))):
-            said = f"the model takes {tensor.width} numbers a row, and the rows have {values.shape[-1]}"
-            raise ConversionError(said, f"their columns are {', '.join(names[:20])}", "REG016")
+            raise _misfit(tensor, values.shape[-1])
         return {
             tensor.name: values.reshape(len(values), *(tensor.shape[1:] if tensor.width >= 0 else values.shape[1:]))
         }
@@ -105,9 +104,16 @@ def feed_of(table: pa.Table, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[
     raise ConversionError(said, f"their columns are {', '.join(names[:20])}", "REG016")
 
 
+def _misfit(tensor: Tensor, found: int) -> ConversionError:
+    said = f"the model takes {tensor.width} numbers a row, and the rows have {found}"
+    return ConversionError(said, f"input '{tensor.name}' has the shape {list(tensor.shape)}", "REG016")
+
+
 def _values(column: Any, tensor: Tensor) -> Array:
     if pa.types.is_nested(column.type):
         lists = _lists(column)
+        if tensor.width not in (-1, lists.shape[1]):
+            raise _misfit(tensor, lists.shape[1])
         return lists.reshape(len(lists), *tensor.shape[1:]) if tensor.width >= 0 else lists
     if tensor.datatype == "BYTES":
         texts: Array = column.cast(pa.string()).to_numpy(zero_copy_only=False).astype(object)
