@@ -50,7 +50,6 @@ class Server:
             text=True,
             env={**os.environ, **single, **(env or {})},
             preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
-            start_new_session=True,
         )
         try:
             self.port = address(self.process) if address else self.port

@@ -102,7 +102,7 @@ def status(calls: Calls, name: str) -> str:
     return str(calls[name]["error"]["status"]).removeprefix("StatusCode.")
 
 
-def assert_scores(found: Any, wanted: Any, version: str) -> None:
+def assert_scores(found: Any, wanted: Any, version: str | None) -> None:
     np.testing.assert_allclose(np.array(found["scores"]).reshape(-1), wanted, rtol=1e-6, atol=1e-6)
     assert found["version"] == version
 
@@ -217,14 +217,15 @@ def test_kserve_clients_are_served(kserve: Calls, expected: dict[str, Any], door
     assert len(scored) >= 6
     for name in scored:
         wanted = {"infer_version": "1", "infer_broadcast": "broadcast"}.get(name, "2")
-        assert_scores(value(calls, name), expected[wanted], "1" if wanted == "1" else "2")
+        # KServe's reader of binary replies leaves the version out.
+        version = None if name == "infer_binary_output" else "1" if wanted == "1" else "2"
+        assert_scores(value(calls, name), expected[wanted], version)
     assert value(calls, "infer_id")["id"] == "an id"
     assert status(calls, "infer_unknown_model") in ("404", "NOT_FOUND")
 
 
 def test_kserve_is_told_of_faults(kserve: Calls) -> None:
-    assert status(kserve, "rest.unknown_ready") == "404"
-    assert value(kserve, "grpc.unknown_ready") is False
+    assert value(kserve, "rest.unknown_ready") is False and value(kserve, "grpc.unknown_ready") is False
     assert status(kserve, "rest.infer_unknown_output") == "400"
     assert status(kserve, "grpc.infer_unknown_version") == "NOT_FOUND"
 

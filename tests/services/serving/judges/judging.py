@@ -26,7 +26,12 @@ class Question:
         self.rows: int = told["rows"]
         self.columns: dict[str, Any] = told["columns"]
         self.broadcast: list[str] = told["broadcast"]
-        self.headers: dict[str, str] = {"authorization": f"Bearer {told['token']}"} if told["token"] else {}
+        self._token: str = told["token"]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Made anew for each call: Triton's HTTP client writes into what it is given."""
+        return {"authorization": f"Bearer {self._token}"} if self._token else {}
 
     def arrays(self) -> dict[str, tuple[str, Any]]:
         """Tensors by name: a column with nulls is filled and comes with its marks."""

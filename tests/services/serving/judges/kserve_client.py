@@ -25,7 +25,7 @@ def told(response: Any) -> dict[str, Any]:
     return {
         "scores": output.as_numpy().tolist(),
         "id": response.id or "",
-        "version": response.model_version or "",
+        "version": response.model_version,
         "outputs": [(o.name, o.datatype, list(o.shape)) for o in response.outputs],
     }
 

@@ -13,21 +13,21 @@ def main() -> None:
     address, _, path = sys.argv[1:]
     question, record = Question(path), Record()
     client = triton.InferenceServerClient(address, concurrency=4)
-    model, version, headers = question.model, question.version, question.headers
+    model, version = question.model, question.version
     call = record.call
 
-    call("live", lambda: client.is_server_live(headers))
-    call("ready", lambda: client.is_server_ready(headers))
-    call("model_ready", lambda: client.is_model_ready(model, headers=headers))
-    call("version_ready", lambda: client.is_model_ready(model, version, headers=headers))
-    call("unknown_ready", lambda: client.is_model_ready("nobody", headers=headers))
-    call("unknown_version_ready", lambda: client.is_model_ready(model, "77", headers=headers))
-    call("server_metadata", lambda: client.get_server_metadata(headers))
-    call("metadata", lambda: client.get_model_metadata(model, headers=headers))
-    call("version_metadata", lambda: client.get_model_metadata(model, version, headers=headers))
-    call("unknown_metadata", lambda: client.get_model_metadata("nobody", headers=headers))
-    call("config", lambda: client.get_model_config(model, headers=headers))
-    call("index", lambda: client.get_model_repository_index(headers))
+    call("live", lambda: client.is_server_live(question.headers))
+    call("ready", lambda: client.is_server_ready(question.headers))
+    call("model_ready", lambda: client.is_model_ready(model, headers=question.headers))
+    call("version_ready", lambda: client.is_model_ready(model, version, headers=question.headers))
+    call("unknown_ready", lambda: client.is_model_ready("nobody", headers=question.headers))
+    call("unknown_version_ready", lambda: client.is_model_ready(model, "77", headers=question.headers))
+    call("server_metadata", lambda: client.get_server_metadata(question.headers))
+    call("metadata", lambda: client.get_model_metadata(model, headers=question.headers))
+    call("version_metadata", lambda: client.get_model_metadata(model, version, headers=question.headers))
+    call("unknown_metadata", lambda: client.get_model_metadata("nobody", headers=question.headers))
+    call("config", lambda: client.get_model_config(model, headers=question.headers))
+    call("index", lambda: client.get_model_repository_index(question.headers))
 
     def scores(
         tensors: dict[str, tuple[str, Any]], binary_in: bool, binary_out: bool | None, **options: Any
@@ -41,7 +41,7 @@ def main() -> None:
         outputs = None
         if binary_out is not None:
             outputs = [triton.InferRequestedOutput(wanted or "score", binary_data=binary_out)]
-        return told(client.infer(model, given, outputs=outputs, headers=headers, **options))
+        return told(client.infer(model, given, outputs=outputs, headers=question.headers, **options))
 
     def told(result: Any) -> dict[str, Any]:
         response = result.get_response()
@@ -80,39 +80,44 @@ def main() -> None:
             tensor = triton.InferInput(name, list(array.shape), datatype)
             tensor.set_data_from_numpy(array)
             given.append(tensor)
-        pending = [client.async_infer(model, given, request_id=str(n), headers=headers) for n in range(8)]
+        pending = [client.async_infer(model, given, request_id=str(n), headers=question.headers) for n in range(8)]
         return [told(each.get_result()) for each in pending]
 
     call("async_infer", together)
-    call("statistics", lambda: client.get_inference_statistics(model, headers=headers))
-    call("version_statistics", lambda: client.get_inference_statistics(model, version, headers=headers))
-    call("all_statistics", lambda: client.get_inference_statistics(headers=headers))
+    call("statistics", lambda: client.get_inference_statistics(model, headers=question.headers))
+    call("version_statistics", lambda: client.get_inference_statistics(model, version, headers=question.headers))
+    call("all_statistics", lambda: client.get_inference_statistics(headers=question.headers))
 
-    call("load_with_file", lambda: client.load_model(model, headers, config="{}", files={"file:1/x": b"x"}))
-    call("load_with_config", lambda: client.load_model(model, headers, config="{}"))
-    call("unload", lambda: client.unload_model(model, headers))
-    call("unloaded_ready", lambda: client.is_model_ready(model, headers=headers))
+    call("load_with_file", lambda: client.load_model(model, question.headers, config="{}", files={"file:1/x": b"x"}))
+    call("load_with_config", lambda: client.load_model(model, question.headers, config="{}"))
+    call("unload", lambda: client.unload_model(model, question.headers))
+    call("unloaded_ready", lambda: client.is_model_ready(model, headers=question.headers))
     call("unloaded_infer", lambda: scores(tensors, True, None))
-    call("load", lambda: client.load_model(model, headers))
+    call("load", lambda: client.load_model(model, question.headers))
     call("loaded_infer", lambda: scores(tensors, True, None))
-    call("load_unknown", lambda: client.load_model("nobody", headers))
+    call("load_unknown", lambda: client.load_model("nobody", question.headers))
 
-    call("trace", lambda: client.get_trace_settings(headers=headers))
-    call("trace_update", lambda: client.update_trace_settings(settings={"trace_rate": "1"}, headers=headers))
-    call("log", lambda: client.get_log_settings(headers))
-    call("log_update", lambda: client.update_log_settings({"log_info": True}, headers))
-    call("system_memory", lambda: client.get_system_shared_memory_status(headers=headers))
-    call("system_memory_register", lambda: client.register_system_shared_memory("m", "/m", 64, headers=headers))
-    call("system_memory_unregister", lambda: client.unregister_system_shared_memory(headers=headers))
-    call("cuda_memory", lambda: client.get_cuda_shared_memory_status(headers=headers))
-    call("cuda_memory_register", lambda: client.register_cuda_shared_memory("m", b"x", 0, 64, headers=headers))
-    call("cuda_memory_unregister", lambda: client.unregister_cuda_shared_memory(headers=headers))
+    call("trace", lambda: client.get_trace_settings(headers=question.headers))
+    call("trace_update", lambda: client.update_trace_settings(settings={"trace_rate": "1"}, headers=question.headers))
+    call("log", lambda: client.get_log_settings(question.headers))
+    call("log_update", lambda: client.update_log_settings({"log_info": True}, question.headers))
+    call("system_memory", lambda: client.get_system_shared_memory_status(headers=question.headers))
+    call(
+        "system_memory_register", lambda: client.register_system_shared_memory("m", "/m", 64, headers=question.headers)
+    )
+    call("system_memory_unregister", lambda: client.unregister_system_shared_memory(headers=question.headers))
+    call("cuda_memory", lambda: client.get_cuda_shared_memory_status(headers=question.headers))
+    call(
+        "cuda_memory_register",
+        lambda: client.register_cuda_shared_memory("m", b"eA==", 0, 64, headers=question.headers),
+    )
+    call("cuda_memory_unregister", lambda: client.unregister_cuda_shared_memory(headers=question.headers))
 
     def from_shared_memory() -> Any:
         name, (datatype, array) = next(iter(tensors.items()))
         tensor = triton.InferInput(name, list(array.shape), datatype)
         tensor.set_shared_memory("m", 64)
-        return told(client.infer(model, [tensor], headers=headers))
+        return told(client.infer(model, [tensor], headers=question.headers))
 
     call("infer_shared_memory", from_shared_memory)
     client.close()
