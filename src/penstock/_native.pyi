@@ -87,6 +87,10 @@ _Columns = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 
 def simd_level() -> str: ...
 
+@final
+class Found:
+    """The distinct keys of a batch that was pooled, and where their rows are."""
+
 class Tables:
     def __init__(self, json: str) -> None: ...
     def lookup(self, slot: int, keys: _Array, out: _Array) -> int: ...
@@ -108,7 +112,8 @@ class Tables:
         lead: int = 0,
         leads: _Array | None = None,
         stride: int | None = None,
-    ) -> None: ...
+        keep: bool = False,
+    ) -> Found | None: ...
     def stage(
         self,
         bags: list[_Bag],
@@ -117,6 +122,7 @@ class Tables:
         lead: int = 0,
         leads: _Array | None = None,
         stride: int | None = None,
+        found: Found | None = None,
     ) -> None: ...
     def scale_staged(self, factor: float) -> None: ...
     def staged_is_finite(self) -> bool: ...

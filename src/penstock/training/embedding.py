@@ -75,7 +75,7 @@ class HashEmbedding(nn.Module):
             parts = [csr_of(keys[slot]) for slot in self.slots]
             return torch.ops.penstock.pooled([k for k, _ in parts], [o for _, o in parts], self.number)  # type: ignore[no-any-return]
         bags = {slot: bag_of(keys[slot]) for slot in self.slots}
-        return _Pooled.apply(self._anchor, self, bags)  # type: ignore[no-any-return, no-untyped-call]
+        return _Pooled.apply(self._anchor, self, bags, torch.is_grad_enabled())  # type: ignore[no-any-return, no-untyped-call]
 
     def beside(self, keys: Mapping[str, SlotKeys], numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What a network reads, in one piece: ([samples, slots x lead], [samples, the slots' other columns + numbers]).
@@ -88,7 +88,7 @@ class HashEmbedding(nn.Module):
             leads, rest = self._apart(self(keys))
             return leads, torch.cat([rest, numbers], dim=1) if numbers.shape[1] else rest
         bags = {slot: bag_of(keys[slot]) for slot in self.slots}
-        return _Beside.apply(self._anchor, self, bags, numbers)  # type: ignore[no-any-return, no-untyped-call]
+        return _Beside.apply(self._anchor, self, bags, numbers, torch.is_grad_enabled())  # type: ignore[no-any-return, no-untyped-call]
 
     def _apart(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         first = [start + at for start in itertools.accumulate((0, *self.dims[:-1])) for at in range(self.lead)]
@@ -126,38 +126,43 @@ class HashSequence(nn.Module):
 
 class _Pooled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, anchor: torch.Tensor, module: HashEmbedding, bags: dict[str, Bag]) -> torch.Tensor:
+    def forward(
+        ctx: Any, anchor: torch.Tensor, module: HashEmbedding, bags: dict[str, Bag], keep: bool
+    ) -> torch.Tensor:
         ctx.module, ctx.bags = module, bags
-        return torch.from_numpy(module.tables.pool(bags, module.pooling))
+        rows, ctx.found = module.tables.pool_found(bags, module.pooling, keep)
+        return torch.from_numpy(rows)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[None, None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[None, None, None, None]:
         module: HashEmbedding = ctx.module
         gradient = np.ascontiguousarray(grads[0].detach().to(torch.float32).numpy())
-        module.tables.native.stage(module.tables.bags(ctx.bags), module.pooling, gradient)
+        given = module.tables.bags(ctx.bags)
+        module.tables.native.stage(given, module.pooling, gradient, found=ctx.found)
         if module.fused:
             module.tables.step()
-        return None, None, None
+        return None, None, None, None
 
 
 class _Beside(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, anchor: torch.Tensor, module: HashEmbedding, bags: dict[str, Bag], numbers: torch.Tensor
+        ctx: Any, anchor: torch.Tensor, module: HashEmbedding, bags: dict[str, Bag], numbers: torch.Tensor, keep: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.module, ctx.bags = module, bags
-        leads, rest = module.tables.pool_apart(bags, module.pooling, module.lead, numbers.detach().numpy())
+        given = numbers.detach().numpy()
+        leads, rest, ctx.found = module.tables.pool_apart(bags, module.pooling, module.lead, given, keep)
         return torch.from_numpy(leads), torch.from_numpy(rest)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[None, None, None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[None, None, None, None, None]:
         module: HashEmbedding = ctx.module
         leads, rest = (np.ascontiguousarray(grad.detach().to(torch.float32).numpy()) for grad in grads)
         given = module.tables.bags(ctx.bags)
-        module.tables.native.stage(given, module.pooling, rest, module.lead, leads, rest.shape[1])
+        module.tables.native.stage(given, module.pooling, rest, module.lead, leads, rest.shape[1], ctx.found)
         if module.fused:
             module.tables.step()
-        return None, None, None, None
+        return None, None, None, None, None
 
 
 # --- what torch.export sees ---
@@ -241,7 +246,11 @@ class Stepping:
         self, tables: EmbeddingTables, optimizer: torch.optim.Optimizer, event_time_s: Callable[[], int]
     ) -> None:
         self._optimizer = optimizer
-        self._handle = optimizer.register_step_post_hook(lambda *_: tables.step(event_time_s()))
+
+        def step(*_: Any) -> None:
+            tables.step(event_time_s())
+
+        self._handle = optimizer.register_step_post_hook(step)
         whole = optimizer.zero_grad
 
         @functools.wraps(whole)
@@ -257,7 +266,7 @@ class Stepping:
         self._handle.remove()
         # Unless somebody has wrapped it once more.
         if vars(self._optimizer).get("zero_grad") is self._zero_grad:
-            self._optimizer.zero_grad = self._zero_grad.__wrapped__  # type: ignore[attr-defined, method-assign]
+            self._optimizer.zero_grad = self._zero_grad.__wrapped__  # type: ignore[method-assign]
 
 
 def step_with(

@@ -338,25 +338,32 @@ class EmbeddingTables:
 
     def pool(self, bags: Mapping[str, Bag], pooling: Pooling = "sum") -> Values:
         """Each slot's bags pooled, side by side in the order given: float32 [samples, sum of dims]."""
+        return self.pool_found(bags, pooling)[0]
+
+    def pool_found(
+        self, bags: Mapping[str, Bag], pooling: Pooling, keep: bool = False
+    ) -> tuple[Values, native.Found | None]:
+        """As `pool`, and what was found of the keys if `keep` says so: `stage` takes it."""
         given = self.bags(bags)
         samples = max(len(given[0][2]) - 1, 0) if given else 0
         out = np.empty((samples, sum(map(self.dim, bags))), dtype=np.float32)
         with slots_named(tuple(self.slots)):
-            self.native.pool(given, pooling, out)
-        return out
+            found = self.native.pool(given, pooling, out, keep=keep)
+        return out, found
 
     def pool_apart(
-        self, bags: Mapping[str, Bag], pooling: Pooling, lead: int, numbers: Values
-    ) -> tuple[Values, Values]:
-        """As `pool`, but the first `lead` columns of every slot stand apart, [samples, slots x lead], and `numbers`
-        (float32 [samples, n]) stand behind the rest, [samples, sum of the other columns + n]."""
+        self, bags: Mapping[str, Bag], pooling: Pooling, lead: int, numbers: Values, keep: bool = False
+    ) -> tuple[Values, Values, native.Found | None]:
+        """As `pool_found`, but the first `lead` columns of every slot stand apart, [samples, slots x lead], and
+        `numbers` (float32 [samples, n]) stand behind the rest, [samples, sum of the other columns + n]."""
         given = self.bags(bags)
         samples, width = numbers.shape[0], sum(map(self.dim, bags)) - lead * len(bags)
         leads = np.empty((samples, lead * len(bags)), dtype=np.float32)
         rest = np.empty((samples, width + numbers.shape[1]), dtype=np.float32)
-        self.native.pool(given, pooling, rest, lead, leads, rest.shape[1])
+        with slots_named(tuple(self.slots)):
+            found = self.native.pool(given, pooling, rest, lead, leads, rest.shape[1], keep)
         rest[:, width:] = numbers
-        return leads, rest
+        return leads, rest, found
 
     def bags(self, bags: Mapping[str, Bag]) -> list[tuple[int, Keys, Keys, Values | None]]:
         """Bags as the native side takes them."""
