@@ -73,6 +73,12 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.url})"
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # --- what it asks ---
 
     def ready(self, model: str = "", version: str = "") -> bool:

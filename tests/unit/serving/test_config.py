@@ -1,0 +1,101 @@
+"""A serving configuration is read whole, or refused with every problem it has, on its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import ProblemsFound
+from penstock.serving.config import read
+from penstock.serving.overrides import intended
+from penstock.serving.toml_lines import lines_of
+
+WHOLE = """
+[listen]
+http = "127.0.0.1:0"        # a free one
+[[tokens]]
+name = "ranker"
+sha256 = "HASH"
+scopes = ["infer", "metrics"]
+[models.ctr]
+optional = true
+[models.ctr.versions]
+1 = "out/model"
+2 = "models:/ctr@canary"
+[models.ctr.traffic]
+1 = 90
+2 = 10
+sticky = "user_id"
+[models.ctr.guards]
+latency = false
+""".replace("HASH", "a" * 64)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "serving.toml"
+
+
+def problems(file: Path, text: str) -> list[str]:
+    file.write_text(text)
+    with pytest.raises(ProblemsFound) as found:
+        read(file)
+    return [f"{p.line}: {p.code} {p.message}" for p in found.value.problems]
+
+
+def test_what_is_not_said_has_its_default(file: Path) -> None:
+    file.write_text(WHOLE)
+    config = read(file)
+    model = config.document.models["ctr"]
+    assert model.traffic == {"1": 90.0, "2": 10.0} and model.sticky == "user_id"
+    assert model.guards.latency is False and model.guards.error_rate == 0.01
+    assert config.document.listen.grpc == "127.0.0.1:0"
+    assert config.state_dir == file.parent / ".penstock-serve" / "serving"
+    assert config.at("out/model") == file.parent / "out" / "model"
+
+
+def test_the_highest_version_gets_all_where_no_traffic_is_given(file: Path) -> None:
+    file.write_text('[models.m.versions]\n9 = "a"\n10 = "b"\nold = "c"\n')
+    release = intended(read(file).document.models["m"])
+    assert release.traffic == {"10": 100.0} and release.live == "10"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("optional", "optinal", "9: SERV002 'models.ctr.optinal' is no setting"),
+        ("127.0.0.1:0", "127.0.0.1:x", "3: SERV003 listen.http = '127.0.0.1:x'"),
+        ('"a' + "a" * 63, '"zz', "6: SERV003 tokens.0.sha256 = 'zz"),
+        ('"metrics"', '"root"', "7: SERV003 tokens.0.scopes.1 = 'root'"),
+        ("2 = 10", "2 = 20", "13: SERV005 the traffic of 'ctr' sums to 110, not 100"),
+        ("2 = 10", "3 = 10", "15: SERV005 '3' gets traffic and is none of the versions of 'ctr'"),
+        ("latency = false", 'latency = "often"', "18: SERV003 models.ctr.guards.latency = 'often'"),
+        ("models.ctr]", 'models."c t r"]', "SERV003 'c t r' is not a name"),
+        ("[listen]", "[listen", "2: SERV001 it cannot be read"),
+    ],
+)
+def test_a_fault_is_one_problem_on_its_line(file: Path, old: str, new: str, said: str) -> None:
+    text = WHOLE.replace(old, new)
+    if '"c t r"' in new:
+        text = '[models."c t r".versions]\n1 = "a"\n'
+    found = problems(file, text)
+    assert len(found) == 1 and said in found[0], found
+
+
+def test_all_faults_are_told_at_once(file: Path) -> None:
+    found = problems(file, WHOLE.replace("optional", "optinal").replace("2 = 10", "2 = 20").replace("127.0.0.1:0", "x"))
+    assert [line.split()[1] for line in found] == ["SERV003", "SERV002"]  # sums are judged once the shape is right
+
+
+def test_a_file_that_is_not_there_is_said_so(file: Path) -> None:
+    with pytest.raises(ProblemsFound, match="No such file"):
+        read(file)
+
+
+def test_lines_are_those_of_keys_in_any_form() -> None:
+    lines = lines_of(
+        'a = 1\n[b]\nc = [\n  1,\n  2,\n]\nd.e = "x"\n[[f]]\ng = 1\n[[f]]\ng = 2\n[h."i.j"]\nk = {l = 1}\n'
+    )
+    assert lines[("a",)] == 1 and lines[("b", "c")] == 3 and lines[("b", "d", "e")] == 7
+    assert lines[("f", 1, "g")] == 11 and lines[("h", "i.j", "k", "l")] == 13
