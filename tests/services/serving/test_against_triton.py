@@ -75,7 +75,7 @@ def free_port() -> int:
             return port
 
 
-@pytest.mark.parametrize("fault", faults(), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", list(faults()), ids=lambda fault: fault.name)
 def test_ours_answers_as_the_contract_says(serving_host: Host, fault: Fault) -> None:
     status, said = send(serving_host.http, fault)
     assert status == fault.status, said[:500]
@@ -83,7 +83,7 @@ def test_ours_answers_as_the_contract_says(serving_host: Host, fault: Fault) -> 
         assert set(json.loads(said)) == {"error"}
 
 
-@pytest.mark.parametrize("fault", faults(), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", list(faults()), ids=lambda fault: fault.name)
 def test_triton_answers_in_the_same_class_or_we_know_why_not(triton: str, fault: Fault) -> None:
     status, said = send(triton, fault)
     wanted = fault.triton or fault.status

@@ -42,17 +42,19 @@ def request(question: Question, binary: bool, *, broadcast: bool = False, **opti
 
 
 async def rest(address: str, question: Question, record: Record) -> None:
-    url, headers, model = f"http://{address}", question.headers, question.model
+    url, model = f"http://{address}", question.model
     async with InferenceRESTClient(RESTConfig(protocol="v2", retries=0)) as client:
 
         async def ask(asked: InferRequest, **options: Any) -> dict[str, Any]:
-            return told(await client.infer(url, asked, model_name=asked.model_name, headers=headers, **options))
+            return told(
+                await client.infer(url, asked, model_name=asked.model_name, headers=question.headers, **options)
+            )
 
         calls: dict[str, Callable[[], Awaitable[Any]]] = {
-            "live": lambda: client.is_server_live(url, headers=headers),
-            "ready": lambda: client.is_server_ready(url, headers=headers),
-            "model_ready": lambda: client.is_model_ready(url, model, headers=headers),
-            "unknown_ready": lambda: client.is_model_ready(url, "nobody", headers=headers),
+            "live": lambda: client.is_server_live(url, headers=question.headers),
+            "ready": lambda: client.is_server_ready(url, headers=question.headers),
+            "model_ready": lambda: client.is_model_ready(url, model, headers=question.headers),
+            "unknown_ready": lambda: client.is_model_ready(url, "nobody", headers=question.headers),
             "infer_json": lambda: ask(request(question, binary=False)),
             "infer_binary": lambda: ask(request(question, binary=True)),
             "infer_broadcast": lambda: ask(request(question, binary=True, broadcast=True)),
