@@ -22,11 +22,15 @@ def test_the_demo_reaches_97_percent_of_the_best_possible_lift_and_reuses_what_i
     best, auc = float(words["best"]), float(words["auc"])
     assert 0.70 <= best <= 0.80
     assert auc - 0.5 >= 0.97 * (best - 0.5)
+    for step in ("scored over REST", "scored over gRPC", "canary 2 at 20 %", "rolled back to 1", "host stopped"):
+        assert step in done.stdout
     again = demo(tmp_path / "demo", "--json")
     assert again.returncode == 0, again.stderr
     document: dict[str, Any] = json.loads(again.stdout)
     assert [n["cached"] for n in document["run"]["nodes"]] == [True, True]
     assert round(document["auc"], 4) == auc
+    assert document["served"]["rows"] == 10_000
+    assert document["served"]["furthest"] <= 1e-6
 
 
 def test_the_demo_on_criteo_s_format(tmp_path: Path, realdata: Path) -> None:

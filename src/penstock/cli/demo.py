@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,16 @@ from penstock.errors import Interrupted, PenstockError
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
 def demo(data: Path | None, out: Path, as_json: bool) -> None:
-    """Run the main job: raw logs, samples, features, GBDT+LR, evaluation, model bundle, report.
+    """Run the main job: raw logs, samples, features, GBDT+LR, evaluation, model bundle, report; then serve it.
+
+    The bundle is pushed to a registry, served over REST and gRPC, its scores compared with predict's, and a second
+    version canaried, promoted and rolled back. Everything is stopped at the end; all of it lies in --out.
 
     Without --data it simulates 200,000 impressions whose true click probabilities are known, and says how close the
     model comes to the best possible. A second run reuses what has not changed.
     """
     from penstock.demo import run_criteo, run_simulated
+    from penstock.demo.service import go_live
     from penstock.flow import run as running
     from penstock.flow.progress import watcher
 
@@ -51,7 +57,10 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
             raise Interrupted(f"the run is {done.status}", f"penstock flow run {flow} --resume goes on from here")
         return done.as_dict()
 
+    start = time.perf_counter()
     outcome = run_criteo(data, out, run_flow) if data else run_simulated(out, run_flow, tell)
+    served = None if data else go_live(outcome.folder, outcome.run, tell)
+    outcome = replace(outcome, seconds=time.perf_counter() - start)
     if as_json:
         click.echo(
             json.dumps(
@@ -63,6 +72,7 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
                     "seconds": round(outcome.seconds, 1),
                     "folder": str(outcome.folder),
                     "run": outcome.run,
+                    "served": {"rows": served.rows, "furthest": served.furthest} if served else None,
                 }
             )
         )
@@ -70,4 +80,6 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
     for name, value in outcome.run["metrics"]["model.quality"].items():
         click.echo(f"  {name:<12} {value}")
     click.echo(f"  flow and model: {outcome.folder}   report: {outcome.run['report']}")
+    if served:
+        click.echo(served.table())
     click.echo(outcome.line())

@@ -1,7 +1,8 @@
 """The main job, told once: simulate (or take) logs, run the flow, compare with the best possible.
 
 In: a folder to work in, or a file in Criteo's format. Out: the flow's outputs and one line of figures.
-Read `story.py` first; `simulator.py` makes the logs; `ctr/` and `criteo/` are the flows (examples/ links here).
+Read `story.py` first, then `service.py` (the model goes live).
+`simulator.py` makes the logs; `ctr/` and `criteo/` are the flows (examples/ links here).
 """
 
 from penstock.demo.story import Outcome, run_criteo, run_simulated

@@ -1,0 +1,179 @@
+"""The main job goes live: the bundle is pushed, served, compared with `predict`, canaried, promoted and rolled back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.data.atomic import write_text
+from penstock.errors import PenstockError
+
+#: Rows that are scored and compared, and rows a request.
+ROWS, A_REQUEST = 10_000, 500
+#: Requests of one row that show a split.
+ASKED = 2_000
+#: Served scores are f32: what may lie between one and predict's.
+CLOSE = 1e-6
+START_S = 60.0
+
+SERVING = """# What `penstock demo` serves. Change it while `penstock serve serving.toml` runs: it is taken up at once.
+[models.ctr.versions]
+1 = "models:/ctr/1"
+[models.ctr.traffic]
+1 = 100
+sticky = "user_id"
+[host]
+drain_s = 0
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """`steps`: what was done and what came of it, a line each. `furthest`: the largest difference to `predict`."""
+
+    steps: tuple[tuple[str, str], ...]
+    furthest: float
+    rows: int
+
+    def table(self) -> str:
+        width = max(len(step) for step, _ in self.steps)
+        return "\n".join(f"  {step:<{width}}  {found}" for step, found in self.steps)
+
+
+def go_live(folder: Path, run: Mapping[str, Any], tell: Callable[[str], None]) -> Served:
+    """Push the run's bundle to a registry in `folder`, serve it, and release a second version. Everything is stopped.
+
+    Raises `PenstockError` where a served score is not `predict`'s, or the host does not start.
+    """
+    outputs = {name: Path(path) for name, path in run["outputs"].items()}
+    with _at_home(folder):
+        tell("going live ...")
+        first, second = _push_twice(outputs["model.bundle"])
+        config = folder / "serving.toml"
+        write_text(config, SERVING.replace("ctr/1", f"ctr/{first}").replace("\n1 =", f"\n{first} ="))
+        with _host(folder, config) as (http, grpc, start_s):
+            steps = [
+                ("pushed", f"models:/ctr/{first} (live) and models:/ctr/{second}, the same model once more"),
+                ("host ready", f"http {http}, grpc {grpc}, after {start_s:.1f} s"),
+            ]
+            furthest, rows, more = _compare(http, grpc, outputs["samples.test"], outputs["model.scores"])
+            steps += [*more, *_release(config, http, outputs["samples.test"], first, second)]
+        steps.append(("host stopped", "drained, exit 0"))
+    return Served(tuple(steps), furthest, rows)
+
+
+@contextmanager
+def _at_home(folder: Path) -> Iterator[None]:
+    """Registry, cache and state of the demo lie in its own folder."""
+    own = {
+        "PENSTOCK_REGISTRY": folder / "registry",
+        "PENSTOCK_MODEL_CACHE": folder / "models",
+        "XDG_STATE_HOME": folder / "state",
+    }
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update({name: str(path.absolute()) for name, path in own.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _push_twice(bundle: Path) -> tuple[int, int]:
+    from penstock.registry import Registry
+
+    with Registry() as registry:
+        first = registry.push(bundle, "ctr", aliases=["live"], notes="penstock demo")
+        second = registry.push(bundle, "ctr", aliases=["canary"], notes="penstock demo, once more")
+    return first.number, second.number
+
+
+@contextmanager
+def _host(folder: Path, config: Path) -> Iterator[tuple[str, str, float]]:
+    """A running host: its addresses, and how long it took to be ready."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "penstock.cli", "serve", str(config)]
+    with (folder / "serving.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line.startswith("serving "):
+                raise PenstockError("the serving host did not start", f"{log.name} says why")
+            http, grpc = (word.partition("=")[2] for word in line.split()[1:])
+            yield http, grpc, time.perf_counter() - began
+        finally:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(START_S)
+            if process.stdout is not None:
+                process.stdout.close()
+        if status:
+            raise PenstockError(f"the serving host ended with {status}", f"{log.name} says why")
+
+
+def _compare(http: str, grpc: str, test: Path, scores: Path) -> tuple[float, int, list[tuple[str, str]]]:
+    """Score test rows through both doors; the furthest that a score is from `predict`'s."""
+    import numpy as np
+    import polars as pl
+
+    from penstock.serving.client import Client
+    from penstock.serving.grpc_client import GrpcClient
+
+    rows = pl.read_parquet(test, n_rows=ROWS)
+    expected = pl.read_parquet(scores, columns=["score"], n_rows=ROWS)["score"].to_numpy()
+    steps, furthest = [], 0.0
+    over_grpc = GrpcClient(grpc)
+    with Client(f"http://{http}") as over_http:
+        for door, client in (("REST", over_http), ("gRPC", over_grpc)):
+            began = time.perf_counter()
+            parts = [client.infer("ctr", part).outputs["score"] for part in rows.iter_slices(A_REQUEST)]
+            seconds = time.perf_counter() - began
+            apart = float(np.abs(np.concatenate(parts) - expected).max())
+            if not apart <= CLOSE:
+                raise PenstockError(f"a score over {door} is {apart:g} away from predict's", "report this: it is a bug")
+            furthest = max(furthest, apart)
+            speed = f"{rows.height / seconds:,.0f} rows/s from this client"
+            steps.append(
+                (f"scored over {door}", f"{rows.height:,} raw rows as predict does, within {apart:.1g}; {speed}")
+            )
+    over_grpc.close()
+    return furthest, rows.height, steps
+
+
+def _release(config: Path, http: str, test: Path, first: int, second: int) -> list[tuple[str, str]]:
+    """A canary at 20 %, promoted, rolled back; after each, who answers."""
+    import polars as pl
+
+    from penstock.serving.client import Client
+    from penstock.serving.releases import open_releases
+
+    releases = open_releases(config)
+    people = pl.read_parquet(test).unique("user_id", maintain_order=True).head(ASKED)
+
+    with Client(f"http://{http}") as client:
+
+        def answered() -> str:
+            found = Counter(client.infer("ctr", row).version for row in people.iter_slices(1))
+            shares = (f"version {v}: {100 * n / people.height:.1f} %" for v, n in sorted(found.items()))
+            return f"of {people.height:,} users, {', '.join(shares)}"
+
+        steps = []
+        releases.release("ctr", str(second), 20.0, "", False)
+        steps.append((f"canary {second} at 20 %", answered()))
+        releases.promote("ctr")
+        steps.append((f"promoted {second}", answered()))
+        releases.rollback("ctr", "the demo shows it")
+        steps.append((f"rolled back to {first}", answered()))
+        return steps
