@@ -59,7 +59,7 @@ PEERS = {
     # Its Python stub loads libpython by name, and must find that of the environment's interpreter.
     "triton": Peer("nvidia-pytriton", V2, quick=True, env={"LD_LIBRARY_PATH": os.path.join(sys.base_prefix, "lib")}),
     "bentoml": Peer("bentoml", PLAIN),
-    "ray": Peer("ray", PLAIN),
+    "ray": Peer("ray", PLAIN, env={"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}),
     "litserve": Peer("litserve", Wire("plain", {"json": "/json"})),
 }
 #: Who has the GBDT+LR model, and where.

@@ -1,7 +1,5 @@
 """LitServe with ONNX Runtime, its own JSON. PORT FOLDER."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -16,7 +14,8 @@ class Net(litserve.LitAPI):
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = ort.InferenceSession(sys.argv[2] + "/gather.onnx", options, providers=["CPUExecutionProvider"])
 
-    def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
+    # LitServe reads this annotation: it must not be a string.
+    def decode_request(self, request: dict) -> dict[str, Any]:
         return {"ids": np.array(request["ids"], np.int64), "dense": np.array(request["dense"], np.float32)}
 
     def predict(self, inputs: dict[str, Any]) -> Any:
