@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -160,6 +161,17 @@ class Bare:
         return (after.user + after.system - before.user - before.system) * 1e6 / (3 * REQUESTS)
 
 
+def _stages(server: Server) -> dict[str, tuple[float, float]]:
+    """Stage of the model `net` -> (seconds, requests) since the host began."""
+    _, _, body = server.ask(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    found: dict[str, dict[str, float]] = {}
+    for what, labels, value in re.findall(r"^penstock_stage_seconds_(sum|count){(.*)} (\S+)$", body.decode(), re.M):
+        stage = re.search(r'stage="(\w+)"', labels)
+        if stage and 'model="net"' in labels:
+            found.setdefault(stage[1], {})[what] = float(value)
+    return {stage: (each["sum"], each["count"]) for stage, each in found.items()}
+
+
 class Bench:
     def __init__(self, servers: Sequence[Server], load: Load, bare: Bare, seconds: float) -> None:
         self.servers, self.load, self.bare, self.seconds = servers, load, bare, seconds
@@ -180,7 +192,7 @@ class Bench:
         for server in self.servers:
             for key, file in self.files.items():
                 if key[0] == server.name:
-                    self.load.run(server, file, 0.5, connections=CONNECTIONS)
+                    self.load.run(server, file, max(1.0, self.seconds), connections=CONNECTIONS)
 
     def round(self, server: Server) -> dict[str, float]:
         """Each case of a server at its peak."""
@@ -201,6 +213,15 @@ class Bench:
             if rows == 100 and form == list(server.wire.paths)[-1]:
                 found["rows100_overhead"] = report["cpu_s"] * 1e6 / requests - floor
         return found
+
+    def inside(self, form: str) -> dict[str, float]:
+        """Microseconds of each stage inside of our host for one mapped row, one request at a time; by its own count."""
+        ours = next(server for server in self.servers if server.name == "ours")
+        before = _stages(ours)
+        self.load.run(ours, self.files["ours", "mapped", 1, form], self.seconds, connections=1)
+        after = _stages(ours)
+        spent = {stage: (after[stage][0] - before[stage][0], after[stage][1] - before[stage][1]) for stage in after}
+        return {stage: harness.figure(1e6 * seconds / count) for stage, (seconds, count) in spent.items() if count}
 
     def latencies(self) -> dict[str, dict[str, Any]]:
         """p50, p99, p99.9 in milliseconds at half of each one's peak."""
@@ -254,12 +275,13 @@ def main() -> None:
         bench.warm()
         rounds = harness.alternate({s.name: lambda s=s: bench.round(s) for s in servers}, options.rounds)
         latency = bench.latencies()
+        inside = {form: bench.inside(form) for form in FORMS}
         memory = {server.name: harness.figure(server.rss_mb) for server in servers}
         bare_us = {f"rows{rows}": harness.figure(bare.cpu_us(rows)) for rows in ROWS}
     versions = {name: version_of(pythons[name], PEERS[name].package) for name in names}
     found = harness.document(
         "serving", "requests/CPU-s", rounds, versions, lower_is_better=["rows100_overhead"],
-        latency_ms=latency, memory_mb=memory, bare_us=bare_us,
+        latency_ms=latency, inside_us=inside, memory_mb=memory, bare_us=bare_us,
         start_s={server.name: harness.figure(server.start_s) for server in servers},
         peak_rps={"-".join(map(str, key)): harness.figure(statistics.median(v)) for key, v in bench.peaks.items()},
         raw_over_mapped={
