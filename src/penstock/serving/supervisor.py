@@ -19,6 +19,7 @@ from penstock.serving.logs import log
 #: The markers' file (crates/penstock-serve/src/fleet/markers.rs): 128 bytes a worker, a digest of 64, then a state.
 SLOT, STATE = 128, 64
 RUNNING, CRASHED = 1, 2
+CRASHES_OF_ITS_OWN = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 #: Waits between restarts, and how long a host must have lived for them to begin anew.
 FIRST_WAIT_S, LONGEST_WAIT_S, STEADY_S = 0.1, 5.0, 60.0
 #: Beyond drain and finish, before a host that does not end is killed.
@@ -47,7 +48,9 @@ class Supervisor:
             if self.stopping or status >= 0:
                 return max(0, status)
             log("error", "host_crashed", signal=_name(-status), lived_s=round(time.monotonic() - began, 3))
-            self._count()
+            # Who was killed from outside did not crash: an operator, or the kernel for want of memory.
+            if -status in CRASHES_OF_ITS_OWN:
+                self._count()
             addresses = self._addresses() or addresses
             wait_s = FIRST_WAIT_S if time.monotonic() - mark > STEADY_S else min(LONGEST_WAIT_S, wait_s * 2)
             mark = time.monotonic()
