@@ -15,7 +15,6 @@ from penstock.errors import PenstockError, RequestError
 from penstock.flow.store_places import HOME
 from penstock.serving.config import Config
 
-
 LOCK = "host.lock"
 
 

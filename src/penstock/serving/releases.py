@@ -47,7 +47,7 @@ class Releases:
     def release(self, name: str, version: str, canary: float | None, sticky: str, shadow: bool) -> Outcome:
         """Give `version` (a label of the file, or a number of the registry) all traffic, a share of live's, or a copy.
 
-        Raises `RequestError` for what makes no sense, `PenstockError` (SERV008) for one that cannot answer as live does.
+        Raises `RequestError` for what makes no sense, `PenstockError` (SERV008) for one that cannot answer for live.
         """
         now = self._current(name)
         if canary is not None and not 0 < canary < 100:
