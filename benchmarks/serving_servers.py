@@ -17,6 +17,8 @@ from typing import Any
 from serving_wire import Wire
 
 START_SECONDS = 120
+#: For one answer: servers of many processes on one core are slow at first.
+PATIENCE_S = 30
 CORES = sorted(os.sched_getaffinity(0))
 #: The servers have one core, the load the other.
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
@@ -75,14 +77,17 @@ class Server:
 
     def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         """One request over a connection of its own: status, headers in lower case, body."""
-        with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
             connection.sendall(request)
             reply = http.client.HTTPResponse(connection)
             reply.begin()
             return reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read()
 
     def scores(self, form: str, tensors: Mapping[str, Any]) -> Any:
-        status, headers, body = self.ask(self.wire.request(form, tensors))
+        try:
+            status, headers, body = self.ask(self.wire.request(form, tensors))
+        except OSError as error:
+            raise SystemExit(f"error: {self.name} gives no {form} answer: {error}") from None
         assert status == 200, f"{self.name} {form}: {status} {body[:500]!r}"
         return self.wire.scores(form, headers, body)
 
