@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -246,6 +247,7 @@ def more(parser: Any) -> None:
 
 def main() -> None:
     options = harness.arguments(__doc__, more)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are stopped on the way out
     names = options.peer or [name for name, peer in PEERS.items() if peer.quick or not options.quick]
     pythons = {name: harness.peer_python(f"serving_{name}") for name in names}
     if "ray" in names and not options.alone:
