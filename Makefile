@@ -46,7 +46,7 @@ demo: setup  ## the main job on simulated click logs: raw logs -> samples -> fea
 
 # Clients that others wrote judge the serving host, each from an environment of its own.
 .make/clients: .make/python $(wildcard tests/services/serving/requirements/*.txt)
-	$(BIN)/python tests/services/serving/environments.py triton kserve
+	$(BIN)/python tests/services/serving/environments.py triton kserve pytriton
 	@touch $@
 
 test: .make/torch .make/clients  ## every test (real data where ../shared is present)
