@@ -6,6 +6,8 @@
 pub mod auth;
 pub mod door;
 mod error;
+#[cfg(test)]
+mod fake;
 pub mod fleet;
 mod grpc;
 mod http;

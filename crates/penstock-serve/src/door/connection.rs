@@ -1,19 +1,17 @@
 //! A connection's life, from accepting it to its last request.
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Version, header};
-use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -23,8 +21,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
+use super::bodies::{self, Counted, Lent};
 use super::settings::Settings;
-use super::shared::{Hold, Shared};
+use super::shared::Shared;
 use super::{Door, Echo};
 use crate::grpc;
 use crate::service::Service;
@@ -105,10 +104,11 @@ impl<S: Service> Entrance<S> {
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut closing = pin!(closing(self.phases.clone()));
         loop {
-            // No more connections than permits: further ones wait in the kernel.
+            // No more connections than permits: one waits here, further ones in the kernel.
             let accepted = async {
+                let accepted = listener.accept().await;
                 let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-                Some((listener.accept().await, permit))
+                Some((accepted, permit))
             };
             let (accepted, permit) = tokio::select! {
                 _ = &mut closing => return,
@@ -146,14 +146,14 @@ impl<S: Service> Entrance<S> {
     }
 
     async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let asked = Arc::new(AtomicU64::new(0));
+        let activity = Arc::new(Activity::default());
         let service = service_fn(|request| {
-            asked.fetch_add(1, Ordering::Relaxed);
+            activity.begun.fetch_add(1, Ordering::Relaxed);
             let (router, shared, door) = (self.router.clone(), Arc::clone(&self.shared), self.door);
-            let asked = Arc::clone(&asked);
+            let activity = Arc::clone(&activity);
             async move {
                 let response = answer(door, router, &shared, request).await;
-                asked.fetch_add(1, Ordering::Relaxed);
+                activity.ended.fetch_add(1, Ordering::Relaxed);
                 Ok::<_, Infallible>(response)
             }
         });
@@ -171,12 +171,11 @@ impl<S: Service> Entrance<S> {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = &mut idle => {
-                    // Counted twice each, when it begins and when it ends: odd while one is being answered.
-                    let count = asked.load(Ordering::Relaxed);
-                    if count == seen && count % 2 == 0 {
+                    let begun = activity.begun.load(Ordering::Relaxed);
+                    if begun == seen && begun == activity.ended.load(Ordering::Relaxed) {
                         connection.as_mut().graceful_shutdown();
                     }
-                    seen = count;
+                    seen = begun;
                     idle.as_mut().reset(tokio::time::Instant::now() + self.idle);
                 }
             }
@@ -184,19 +183,36 @@ impl<S: Service> Entrance<S> {
     }
 }
 
+/// Requests of a connection.
+#[derive(Default)]
+struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
 /// One request, whatever it asks: told apart, let in, routed, counted.
-async fn answer<S: Service>(
+pub(crate) async fn answer<S: Service, B>(
     door: Door,
     mut router: Router,
     shared: &Arc<Shared<S>>,
-    request: Request<Incoming>,
-) -> Response {
+    request: Request<B>,
+) -> Response
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     let version = request.version();
     let echo = Echo::of(request.headers());
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(echo.clone());
+    let left = Arc::default();
+    // A client that asked whether to send its body need not, once it is refused.
+    let sends = version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
     let routed = match door {
-        Door::Http => Ok(Request::from_parts(parts, Body::new(body))),
+        Door::Http => Ok(Request::from_parts(
+            parts,
+            Body::new(Lent::new(body, &left)),
+        )),
         Door::Grpc if grpc::is_open(parts.uri.path()) => {
             Ok(Request::from_parts(parts, Body::new(body)))
         }
@@ -224,6 +240,10 @@ async fn answer<S: Service>(
         }
         Err(fault) => grpc::refuse(fault),
     };
+    if sends {
+        // Unread, it would be met by a reset connection, and the client would not see its reply.
+        bodies::forget(&left, shared.limits.body_bytes, shared.arrival).await;
+    }
     let status = match door {
         Door::Http => response.status().as_u16(),
         Door::Grpc => {
@@ -239,37 +259,4 @@ async fn answer<S: Service>(
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
-}
-
-/// A gRPC body whose bytes are counted while it is read.
-struct Counted {
-    body: Incoming,
-    hold: Hold,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(frame.map(|frame| {
-            let frame = frame?;
-            if let Some(data) = frame.data_ref() {
-                self.hold.more(data.len()).map_err(grpc::status)?;
-            }
-            Ok(frame)
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -3,10 +3,13 @@
 //! In: `Settings` and a service. Out: addresses, and a handle that swaps tokens and certificates and drains. Read
 //! `Doors` below, then `connection.rs` (the life of a connection and of a request on it).
 
+mod bodies;
 mod connection;
 mod counters;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -23,6 +26,8 @@ use crate::error::{Fault, Kind, Result};
 use crate::service::Service;
 use crate::tls::Tls;
 use crate::{grpc, http, log};
+#[cfg(test)]
+pub(crate) use connection::answer;
 use connection::{Entrance, Phase};
 pub use settings::Settings;
 pub(crate) use shared::{Hold, Shared, request};

@@ -8,6 +8,8 @@ mod documents;
 mod health;
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

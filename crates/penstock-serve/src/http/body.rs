@@ -17,18 +17,17 @@ const BELIEVED_BYTES: usize = 1 << 20;
 /// Reads a body as it came, and what it holds until it is dropped.
 pub(super) async fn read<S: Service>(shared: &Shared<S>, body: Body) -> Result<(Bytes, Hold)> {
     let said = body.size_hint().lower();
+    let mut hold = shared.hold();
     if said > shared.limits.body_bytes as u64 {
         return Err(shared.limits.too_long());
     }
-    let mut hold = shared.hold();
-    let whole = tokio::time::timeout(
-        shared.arrival,
-        collect(shared, body, said as usize, &mut hold),
-    );
-    let bytes = whole.await.map_err(|_| {
-        let waited = shared.arrival.as_secs_f64();
-        Fault::invalid(format!("the body did not arrive within {waited} s"))
-    })??;
+    let whole = collect(shared, body, said as usize, &mut hold);
+    let bytes = tokio::time::timeout(shared.arrival, whole)
+        .await
+        .map_err(|_| {
+            let waited = shared.arrival.as_secs_f64();
+            Fault::invalid(format!("the body did not arrive within {waited} s"))
+        })??;
     Ok((bytes, hold))
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::response::Response;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use serde::Deserialize;
 
@@ -29,9 +30,22 @@ pub(super) struct Named {
     pub version: Option<String>,
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> std::result::Result<Named, Refusal> {
+        let read = Path::<Named>::from_request_parts(parts, state).await;
+        let wrong = |error| Fault::invalid(format!("the path {}: {error}", parts.uri.path()));
+        Ok(read.map_err(wrong)?.0)
+    }
+}
+
 pub(super) async fn infer<S: Service>(
     State(shared): State<Arc<Shared<S>>>,
-    Path(named): Path<Named>,
+    named: Named,
     request: Request<Body>,
 ) -> std::result::Result<Response, Refusal> {
     let (parts, body) = request.into_parts();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Request, StatusCode, header};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ pub(super) async fn ready<S: Service>(State(shared): Doors<S>) -> Response {
 
 pub(super) async fn describe<S: Service>(
     State(shared): Doors<S>,
-    Path(named): Path<Named>,
+    named: Named,
     headers: HeaderMap,
 ) -> Answer<Json<Value>> {
     grant(&shared, &headers)?.look(&named.model)?;
@@ -70,7 +70,7 @@ pub(super) async fn describe<S: Service>(
 
 pub(super) async fn model_ready<S: Service>(
     State(shared): Doors<S>,
-    Path(named): Path<Named>,
+    named: Named,
     headers: HeaderMap,
 ) -> Answer<Json<Value>> {
     grant(&shared, &headers)?.look(&named.model)?;
@@ -85,7 +85,7 @@ pub(super) async fn model_ready<S: Service>(
 
 pub(super) async fn config<S: Service>(
     State(shared): Doors<S>,
-    Path(named): Path<Named>,
+    named: Named,
     headers: HeaderMap,
 ) -> Answer<Json<Value>> {
     grant(&shared, &headers)?.look(&named.model)?;
@@ -107,7 +107,7 @@ pub(super) async fn statistics<S: Service>(
 
 pub(super) async fn model_statistics<S: Service>(
     State(shared): Doors<S>,
-    Path(named): Path<Named>,
+    named: Named,
     headers: HeaderMap,
 ) -> Answer<Json<Value>> {
     grant(&shared, &headers)?.look(&named.model)?;
@@ -136,7 +136,7 @@ pub(super) async fn index<S: Service>(
 
 pub(super) async fn load<S: Service>(
     State(shared): Doors<S>,
-    Path(named): Path<Named>,
+    named: Named,
     request: Request<Body>,
 ) -> Answer<Response> {
     administer(&shared, &named, request).await?;
@@ -146,7 +146,7 @@ pub(super) async fn load<S: Service>(
 
 pub(super) async fn unload<S: Service>(
     State(shared): Doors<S>,
-    Path(named): Path<Named>,
+    named: Named,
     request: Request<Body>,
 ) -> Answer<Response> {
     administer(&shared, &named, request).await?;

@@ -5,7 +5,7 @@
 
 pub mod binary;
 pub mod coding;
-pub(crate) mod guard;
+pub mod guard;
 pub mod json;
 pub mod limits;
 pub mod parameters;
@@ -13,6 +13,7 @@ pub mod proto;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -86,23 +87,31 @@ impl Call {
     }
 
     fn check_names(&self) -> Result<()> {
-        // Up to so many, comparing each with each is quicker than hashing.
-        const FEW: usize = 48;
-        let twice = |name: &str| Fault::invalid(format!("input '{name}' is given twice"));
-        let names = || self.tensors.iter().map(|tensor| tensor.name.as_str());
-        if self.tensors.len() <= FEW {
-            for (at, name) in names().enumerate() {
-                if names().take(at).any(|before| before == name) {
-                    return Err(twice(name));
+        let mut seen = HashSet::new();
+        // Names whose few bits nobody had before are new; of the rest, the first so many are compared with each before.
+        const FEW: usize = 64;
+        let mut bits = [0_u64; 4];
+        for (at, tensor) in self.tensors.iter().enumerate() {
+            let name = tensor.name.as_str();
+            let fold = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
+            let (word, bit) = (hash as usize >> 6 & 3, 1 << (hash & 63));
+            let new = bits[word] & bit == 0;
+            bits[word] |= bit;
+            let before = &self.tensors[..at];
+            let twice = match at.cmp(&FEW) {
+                Ordering::Less => !new && before.iter().any(|before| before.name == name),
+                Ordering::Equal => {
+                    seen.extend(before.iter().map(|before| before.name.as_str()));
+                    !seen.insert(name)
                 }
+                Ordering::Greater => !seen.insert(name),
+            };
+            if twice {
+                return Err(Fault::invalid(format!("input '{name}' is given twice")));
             }
-            return Ok(());
         }
-        let mut seen = HashSet::with_capacity(self.tensors.len());
-        match names().find(|name| !seen.insert(*name)) {
-            Some(name) => Err(twice(name)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -32,7 +32,7 @@ fn texts<T: AsRef<[u8]>>(all: &[T]) -> Texts {
 
 /// Any data of `count` elements.
 fn data(count: usize) -> BoxedStrategy<Data> {
-    fn of<T: Arbitrary>(count: usize, variant: fn(Vec<T>) -> Data) -> BoxedStrategy<Data>
+    fn of<T: Arbitrary + 'static>(count: usize, variant: fn(Vec<T>) -> Data) -> BoxedStrategy<Data>
     where
         T::Strategy: 'static,
     {
@@ -466,6 +466,17 @@ fn tensors_that_belong_together_are_held_against_each_other() {
             fault.kind == Kind::Invalid && fault.message.contains(says),
             "{fault}"
         );
+    }
+    for (count, again) in [(40, 3), (65, 64), (200, 10), (200, 150)] {
+        let tensor = |n: usize| Tensor::new(format!("c{n}"), vec![1], Data::Bool(vec![true]));
+        let mut call = Call {
+            tensors: (0..count).map(tensor).collect(),
+            ..Call::default()
+        };
+        assert_eq!(call.check(), Ok(()));
+        call.tensors.push(tensor(again));
+        let fault = call.check().unwrap_err();
+        assert!(fault.message.contains(&format!("'c{again}'")), "{fault}");
     }
 }
 

@@ -93,9 +93,11 @@ impl<'a> Reader<'a> {
                     }
                     "outputs" => self.array("outputs", Reader::output)?,
                     "parameters" => {
-                        for (name, value) in self.parameters().map_err(malformed)? {
-                            parameters::of_request(&mut self.call, &name, &value)?;
-                        }
+                        let Reader { cursor, call, .. } = self;
+                        let take = |name: &str, value: &Parameter| {
+                            parameters::of_request(call, name, value)
+                        };
+                        each_parameter(cursor, malformed, take)?;
                     }
                     _ => self.cursor.skip().map_err(malformed)?,
                 }
@@ -167,9 +169,10 @@ impl<'a> Reader<'a> {
                 "shape" => input.shape.replace(self.shape()?).is_some(),
                 "datatype" => input.datatype.replace(self.datatype()?).is_some(),
                 "parameters" => {
-                    for (name, value) in self.parameters().map_err(Fault::invalid)? {
-                        parameters::of_input(&mut input.binary_bytes, &name, &value)?;
-                    }
+                    let size = &mut input.binary_bytes;
+                    let take =
+                        |name: &str, value: &Parameter| parameters::of_input(size, name, value);
+                    each_parameter(&mut self.cursor, Fault::invalid, take)?;
                     false
                 }
                 "data" => {
@@ -293,9 +296,10 @@ impl<'a> Reader<'a> {
                 match key.as_ref() {
                     "name" => name = Some(self.cursor.string().map_err(of)?.into_owned()),
                     "parameters" => {
-                        for (key, value) in self.parameters().map_err(of)? {
-                            parameters::of_output(&mut binary, &key, &value)?;
-                        }
+                        let take = |key: &str, value: &Parameter| {
+                            parameters::of_output(&mut binary, key, value)
+                        };
+                        each_parameter(&mut self.cursor, of, take)?;
                     }
                     _ => self.cursor.skip().map_err(of)?,
                 }
@@ -310,38 +314,43 @@ impl<'a> Reader<'a> {
         self.call.forms.push(binary);
         Ok(())
     }
+}
 
-    fn parameters(&mut self) -> Parsed<Vec<(Cow<'a, str>, Parameter<'a>)>> {
-        let cursor = &mut self.cursor;
-        let mut found = Vec::new();
-        cursor.expect(b'{', "'{' of parameters")?;
-        if cursor.take(b'}') {
-            return Ok(found);
-        }
-        loop {
-            let name = cursor.key()?;
-            let value = match cursor.peek() {
-                Some(b'"') => Parameter::Text(cursor.string()?),
-                Some(b't') if cursor.word("true") => Parameter::Bool(true),
-                Some(b'f') if cursor.word("false") => Parameter::Bool(false),
-                Some(b'-' | b'0'..=b'9') => {
-                    let text = cursor.number("a number")?;
-                    text.parse().map_or(Parameter::Other, Parameter::Int)
-                }
-                _ => {
-                    cursor.skip()?;
-                    Parameter::Other
-                }
-            };
-            if found.len() == PARAMETERS {
-                return Err(format!("more than {PARAMETERS} parameters"));
-            }
-            found.push((name, value));
-            if !cursor.more(b'}')? {
-                return Ok(found);
-            }
+/// Reads an object of parameters, and what is made of each. `wrong` says where it stands.
+fn each_parameter<'a>(
+    cursor: &mut Cursor<'a>,
+    wrong: impl Fn(String) -> Fault,
+    mut take: impl FnMut(&str, &Parameter<'a>) -> Result<()>,
+) -> Result<()> {
+    cursor.expect(b'{', "'{' of parameters").map_err(&wrong)?;
+    if cursor.take(b'}') {
+        return Ok(());
+    }
+    for _ in 0..PARAMETERS {
+        let name = cursor.key().map_err(&wrong)?;
+        let value = parameter(cursor).map_err(&wrong)?;
+        take(&name, &value)?;
+        if !cursor.more(b'}').map_err(&wrong)? {
+            return Ok(());
         }
     }
+    Err(wrong(format!("more than {PARAMETERS} parameters")))
+}
+
+fn parameter<'a>(cursor: &mut Cursor<'a>) -> Parsed<Parameter<'a>> {
+    Ok(match cursor.peek() {
+        Some(b'"') => Parameter::Text(cursor.string()?),
+        Some(b't') if cursor.word("true") => Parameter::Bool(true),
+        Some(b'f') if cursor.word("false") => Parameter::Bool(false),
+        Some(b'-' | b'0'..=b'9') => {
+            let text = cursor.number("a number")?;
+            text.parse().map_or(Parameter::Other, Parameter::Int)
+        }
+        _ => {
+            cursor.skip()?;
+            Parameter::Other
+        }
+    })
 }
 
 /// The datatype of this name; a fault that lists those there are. It does not name the input.
