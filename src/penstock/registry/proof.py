@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from penstock.registry.converting.original import Original
 from penstock.registry.converting.request import ABSOLUTE, RELATIVE, Request
 from penstock.registry.converting.tensors import Feed, Tensor, rows_of, take
 from penstock.registry.faults import ConversionError, ProofError
+from penstock.registry.runtime import onnxruntime_library
 
 #: Rows scored in one go.
 BLOCK = 4_096
@@ -28,7 +28,7 @@ def served(folder: Path) -> Callable[[Feed], Feed]:
 
     What comes back raises ValueError for rows that the host refuses.
     """
-    model = native.ServedModel(str(folder), str(runtime_library() or ""))
+    model = native.ServedModel(str(folder), str(onnxruntime_library() or ""))
 
     def score(feed: Feed) -> Feed:
         given = [(name, list(values.shape), pa.array(values.reshape(-1))) for name, values in feed.items()]
@@ -36,15 +36,6 @@ def served(folder: Path) -> Callable[[Feed], Feed]:
         return {name: data.to_numpy(zero_copy_only=False).reshape(shape) for name, shape, data in answers}
 
     return score
-
-
-def runtime_library() -> Path | None:
-    """`libonnxruntime.so.*` of the installed wheel; None where it is not installed."""
-    found = find_spec("onnxruntime")
-    if found is None or found.origin is None:
-        return None
-    libraries = sorted((Path(found.origin).parent / "capi").glob("libonnxruntime.so.*"))
-    return libraries[-1] if libraries else None
 
 
 def prove(original: Original, folder: Path, feed: Feed, inputs: Sequence[Tensor], request: Request) -> dict[str, Any]:

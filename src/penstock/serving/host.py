@@ -151,8 +151,10 @@ class Control:
             }  # fmt: skip
             failed.update(unfit(model, override.release, self._resolved))
             self._outcomes[override.revision] = "; ".join(f"version '{k}': {v}" for k, v in failed.items())
-            before = override.history[-1].before if override.history else None
-            if failed and before is not None and before != override.release:
+            last = override.history[-1] if override.history else None
+            before = last.before if last else None
+            # What the host itself put back is not put back again: two versions that are both lost would take turns.
+            if failed and last is not None and last.who != "host" and before is not None and before != override.release:
                 log("error", "release_refused", model=model, why=self._outcomes[override.revision])
                 self.overrides.set(
                     self.config, model, before, "release refused", self._outcomes[override.revision], "host"

@@ -71,6 +71,13 @@ pub struct Batch<L> {
     pub late: Vec<Job>,
 }
 
+impl<L> Batch<L> {
+    fn has(&self, ticket: &Ticket) -> bool {
+        let mut jobs = self.jobs.iter().chain(&self.late);
+        jobs.any(|job| std::ptr::eq(&*job.ticket, ticket))
+    }
+}
+
 /// What a version is called and may take.
 pub struct Naming {
     pub model: Arc<str>,
@@ -162,7 +169,8 @@ impl<M: Engine> Line<M> {
             }
             let most = self.costs.short_rows().max(1);
             let batch = self.take(&mut state, most);
-            if batch.is_none() {
+            // This was its thread's one turn: what was taken came before it, and it still waits.
+            if ticket.is_waiting() && !batch.as_ref().is_some_and(|batch| batch.has(ticket)) {
                 state.stranded = true;
             }
             batch
@@ -185,6 +193,10 @@ impl<M: Engine> Line<M> {
                     let all = state.bays.len() == self.limits.concurrency;
                     if state.closed && state.waiting.is_empty() && all {
                         return;
+                    }
+                    // Woken for something, but a door's thread was quicker to the lane: whoever gives it back wakes again.
+                    if !state.waiting.is_empty() || !state.shadows.is_empty() {
+                        state.stranded = true;
                     }
                     state.parked += 1;
                     self.wake.wait(&mut state);

@@ -46,6 +46,30 @@ async fn a_stuck_model_holds_up_nobody_even_on_one_thread() {
     assert!(stuck.await.unwrap().is_ok());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_that_waits_is_forgotten_where_doors_and_the_versions_own_thread_race_for_its_lane()
+{
+    let mut host = Host::new();
+    host.set("ctr", &[("1", of(1.0))], &[("1", 100.0)]);
+    host.apply();
+    let asks = |rows: usize| {
+        let fleet = host.fleet.clone();
+        tokio::spawn(async move {
+            // Large requests go to the version's thread, small ones are led: both want the one lane.
+            let x = vec![1.0; rows];
+            for _ in 0..3_000 {
+                let asked = fleet.infer(request("ctr", None, &x));
+                let answer = tokio::time::timeout(Duration::from_secs(20), asked).await;
+                answer.expect("an answer").unwrap();
+            }
+        })
+    };
+    let all: Vec<_> = [1, 1, 1, 50_000, 3, 7, 50_000, 1].map(asks).into();
+    for one in all {
+        one.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_run_that_is_longer_than_expected_gives_the_doors_thread_back() {
     let mut host = Host::new();
