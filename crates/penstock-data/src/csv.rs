@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field as ArrowField, Schema};
+use arrow_schema::{Field as ArrowField, Schema};
 
 use crate::chunk::Chunk;
 use crate::column::{Column, Value, arrow_type};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::Schema;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow_array::ArrayRef;
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::Schema;
 
 use crate::chunk::{Chunk, Chunker};
 use crate::error::{ReadError, Reject};

@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBufferBuilder, StringViewArray, make_view};
-use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
+use arrow_array::builder::BooleanBufferBuilder;
+use arrow_array::builder::make_view;
+use arrow_array::{ArrayRef, StringViewArray};
+use arrow_buffer::{Buffer, NullBuffer, ScalarBuffer};
 
 use crate::column::Column;
 use crate::csv::{CsvFormat, Held};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, StringViewBuilder};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow_array::Array;
+use arrow_array::builder::StringViewBuilder;
+use arrow_schema::{DataType, Field, Schema};
 
 use crate::chunk::Chunk;
 use crate::error::{OnError, ReadError, Reject};

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, Float64Array, LargeListBuilder, RecordBatch, StringViewBuilder};
+use arrow_array::builder::{LargeListBuilder, StringViewBuilder};
+use arrow_array::{ArrayRef, Float64Array, RecordBatch};
 use penstock_features::{Attachments, Dictionary, Options, Plan};
 
 /// The wheel's allocator.

@@ -4,9 +4,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use arrow_select::concat::concat_batches;
+use arrow_select::filter::filter_record_batch;
 
 use crate::error::{ApplyError, RowError};
 use crate::eval::State;

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use arrow::array::{Array, ArrayRef, UInt64Array};
-use arrow::buffer::NullBuffer;
+use arrow_array::{Array, ArrayRef, UInt64Array};
+use arrow_buffer::NullBuffer;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::block::{Block, Kind};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::*;
-use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::concat;
-use arrow::datatypes::{Field, Schema};
+use arrow_array::*;
+use arrow_buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{Field, Schema};
+use arrow_select::concat::concat;
 
 use crate::apply::CHUNK_ROWS;
 use crate::block::{Block, Kind};

@@ -43,7 +43,7 @@ pub enum ApplyError {
     #[error(transparent)]
     Row(#[from] RowError),
     #[error(transparent)]
-    Arrow(#[from] arrow::error::ArrowError),
+    Arrow(#[from] arrow_schema::ArrowError),
 }
 
 /// A dictionary's source or its compiled file is wrong.

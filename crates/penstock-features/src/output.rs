@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
+use arrow_array::{
     ArrayRef, Float32Array, LargeListArray, RecordBatch, RecordBatchOptions, UInt64Array,
 };
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use arrow_schema::{Field, FieldRef, Schema};
 
 use crate::block::Block;
 use crate::error::ApplyError;

@@ -5,8 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use arrow::array::*;
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow_array::builder::*;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::*;
 use penstock_features::{Form, MappedRow, OnError, Options, Plan, Scratch, Value};
 use proptest::prelude::*;
 use support::{every_function, mapped_rows};

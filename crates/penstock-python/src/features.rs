@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{Array, ArrayData, RecordBatch, make_array};
-use arrow::pyarrow::{FromPyArrow, FromPyArrowUnchecked, ToPyArrow};
+use arrow_array::{Array, RecordBatch, make_array};
+use arrow_data::ArrayData;
+use arrow_pyarrow::{FromPyArrow, FromPyArrowUnchecked, ToPyArrow};
 use penstock_features::{
     ApplyError, Attachments, Dictionary, DictionaryError, Form, OnError, Options, Plan, PlanError,
     RowError, Scratch,

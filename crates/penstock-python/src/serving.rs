@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{
-    Array, ArrayData, ArrayRef, AsArray, BinaryArray, BooleanArray, PrimitiveArray, make_array,
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow::compute::cast;
-use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
-use arrow::pyarrow::PyArrowType;
+use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, PrimitiveArray, make_array};
+use arrow_data::ArrayData;
+use arrow_pyarrow::PyArrowType;
+use arrow_schema::DataType;
 use penstock_serve::model::{Call, Lane, Model, Options, load_runtime};
 use penstock_serve::{Data, Fault, Kind, Tensor, TensorSpec, Texts};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -157,14 +157,13 @@ fn tensor(name: String, shape: Vec<usize>, array: ArrayRef) -> PyResult<Tensor> 
         DataType::Int64 => Data::I64(numbers::<Int64Type>(&array)),
         DataType::Float32 => Data::F32(numbers::<Float32Type>(&array)),
         DataType::Float64 => Data::F64(numbers::<Float64Type>(&array)),
-        _ => {
-            let bytes = cast(&array, &DataType::LargeBinary)
-                .map_err(|error| PyValueError::new_err(format!("input '{name}': {error}")))?;
-            let mut texts = Texts::default();
-            let each = bytes.as_binary::<i64>().iter();
-            each.for_each(|text| texts.push(text.unwrap_or_default()));
-            Data::Bytes(texts)
-        }
+        other => match Texts::of(&array) {
+            Some(texts) => Data::Bytes(texts),
+            None => {
+                let what = format!("input '{name}': a tensor holds no {other}");
+                return Err(PyValueError::new_err(what));
+            }
+        },
     };
     let mut made = Tensor::new(name, shape, data);
     made.nulls = nulls;

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
-use arrow::array::{
-    Array, ArrayData, Float32Array, Float64Array, Int64Array, UInt16Array, UInt32Array, UInt64Array,
+use arrow_array::{
+    Array, Float32Array, Float64Array, Int64Array, UInt16Array, UInt32Array, UInt64Array,
 };
-use arrow::pyarrow::PyArrowType;
+use arrow_data::ArrayData;
+use arrow_pyarrow::PyArrowType;
 use penstock_training::fields::Field;
 use penstock_training::itemsets::{self, Itemsets, Limits};
 use penstock_training::key_table;
@@ -28,7 +29,7 @@ macro_rules! reader {
     ($name:ident, $array:ty, $variant:ident) => {
         fn $name(given: Given, what: &str) -> PyResult<$array> {
             let data = given.0;
-            if *data.data_type() != arrow::datatypes::DataType::$variant || data.null_count() > 0 {
+            if *data.data_type() != arrow_schema::DataType::$variant || data.null_count() > 0 {
                 let message = format!(
                     "{what} must be {} without nulls, not {}",
                     stringify!($variant),

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_schema::DataType;
+
 /// The protocol's element types that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Datatype {
@@ -77,6 +81,28 @@ impl Default for Texts {
 }
 
 impl Texts {
+    /// Of a column of text or bytes, a null as the empty text; None for a column of anything else.
+    pub fn of(column: &dyn Array) -> Option<Texts> {
+        fn all<'t>(each: impl Iterator<Item = Option<&'t [u8]>>) -> Texts {
+            let mut texts = Texts::default();
+            each.for_each(|text| texts.push(text.unwrap_or_default()));
+            texts
+        }
+        Some(match column.data_type() {
+            DataType::Utf8 => all(column
+                .as_string::<i32>()
+                .iter()
+                .map(|t| t.map(str::as_bytes))),
+            DataType::LargeUtf8 => all(column
+                .as_string::<i64>()
+                .iter()
+                .map(|t| t.map(str::as_bytes))),
+            DataType::Binary => all(column.as_binary::<i32>().iter()),
+            DataType::LargeBinary => all(column.as_binary::<i64>().iter()),
+            _ => return None,
+        })
+    }
+
     pub fn push(&mut self, text: &[u8]) {
         self.bytes.extend_from_slice(text);
         let end = i32::try_from(self.bytes.len()).expect("strings of less than 2 GiB");

@@ -9,7 +9,7 @@ mod value;
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow_schema::Schema;
 
 use self::fit::fit;
 use self::nested::Column;

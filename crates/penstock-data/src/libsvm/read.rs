@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Float32Builder, Int64Array, Int64Builder, ListArray};
-use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow_array::builder::{Float32Builder, Int64Builder};
+use arrow_array::{ArrayRef, Float32Array, Int64Array, ListArray};
+use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{DataType, Field, Schema};
 
 use crate::chunk::Chunk;
 use crate::error::{OnError, ReadError, Reject};

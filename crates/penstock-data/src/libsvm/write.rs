@@ -1,6 +1,6 @@
 //! Sparse rows to lines of libsvm, every number as short as it can be and still be read back.
 
-use arrow::array::{Array, Float32Array, Int64Array, ListArray};
+use arrow_array::{Array, Float32Array, Int64Array, ListArray};
 
 /// Writes rows with base 0: indices sorted, the values of repeated ones summed. A null label is an error.
 #[derive(Default)]

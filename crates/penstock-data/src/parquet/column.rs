@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, LargeListArray, PrimitiveArray};
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, UInt64Type,
+use arrow_array::types::{
+    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    UInt64Type,
 };
+use arrow_array::{ArrayRef, BooleanArray, LargeListArray, PrimitiveArray};
+use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use arrow_schema::{DataType, Field};
 
 use super::levels::Runs;
 use super::page::{Header, Kind, PLAIN, PLAIN_DICTIONARY, Pages, RLE_DICTIONARY};

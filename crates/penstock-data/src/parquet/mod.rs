@@ -11,8 +11,8 @@ mod page;
 use std::fs::File;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema};
+use arrow_array::RecordBatch;
+use arrow_schema::{DataType, Schema};
 
 use column::Column;
 pub use column::Leaf;

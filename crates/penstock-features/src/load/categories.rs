@@ -1,7 +1,8 @@
 //! Elements of dictionary arrays.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::DataType;
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_schema::DataType;
 
 use super::column;
 use crate::block::{Block, Kind};

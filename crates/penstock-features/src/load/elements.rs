@@ -1,8 +1,10 @@
 //! A run of an array's elements appended to a block, with the flags that say which are there.
 
-use arrow::array::*;
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::*;
+use arrow_array::cast::AsArray;
+use arrow_array::types::*;
+use arrow_array::*;
+use arrow_buffer::{ArrowNativeType, NullBuffer};
+use arrow_schema::{DataType, TimeUnit};
 
 use super::categories::categories;
 use crate::block::{Block, Mask};

@@ -5,9 +5,10 @@
 mod categories;
 mod elements;
 
-use arrow::array::{Array, AsArray, GenericListArray, OffsetSizeTrait};
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::DataType;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, GenericListArray, OffsetSizeTrait};
+use arrow_buffer::NullBuffer;
+use arrow_schema::DataType;
 
 use self::elements::elements;
 use crate::block::{Block, Kind};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::*;
+use arrow_array::cast::AsArray;
+use arrow_array::*;
 use penstock_features::{Attachments, Dictionary, MappedRow, MappedSlot, Plan};
 
 extern "C" fn half(x: f64) -> f64 {
@@ -75,12 +76,12 @@ pub fn mapped_rows(plan: &Plan, batch: &RecordBatch) -> Vec<MappedRow> {
                     let weights = weights.map(|weights| weights.as_list::<i64>().value(row));
                     MappedSlot {
                         keys: keys
-                            .as_primitive::<arrow::datatypes::UInt64Type>()
+                            .as_primitive::<arrow_array::types::UInt64Type>()
                             .values()
                             .to_vec(),
                         weights: weights.map_or_else(Vec::new, |weights| {
                             weights
-                                .as_primitive::<arrow::datatypes::Float32Type>()
+                                .as_primitive::<arrow_array::types::Float32Type>()
                                 .values()
                                 .to_vec()
                         }),
@@ -91,7 +92,7 @@ pub fn mapped_rows(plan: &Plan, batch: &RecordBatch) -> Vec<MappedRow> {
                 .dense()
                 .map(|name| {
                     column(name)
-                        .as_primitive::<arrow::datatypes::Float32Type>()
+                        .as_primitive::<arrow_array::types::Float32Type>()
                         .value(row)
                 })
                 .collect(),

@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use arrow::array::RecordBatch;
-use arrow::pyarrow::PyArrowType;
+use arrow_array::RecordBatch;
+use arrow_pyarrow::PyArrowType;
 use penstock_data::reader::Parsed;
 use penstock_data::source::Encoding;
 use penstock_data::{Format, ReadError, Reader};

@@ -1,7 +1,7 @@
 //! Batches of labels and keys as lines of libsvm.
 
-use arrow::array::{Array, Float32Array, Int64Array, ListArray, RecordBatch};
-use arrow::pyarrow::PyArrowType;
+use arrow_array::{Array, Float32Array, Int64Array, ListArray, RecordBatch};
+use arrow_pyarrow::PyArrowType;
 use penstock_data::libsvm::LibsvmWriter;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

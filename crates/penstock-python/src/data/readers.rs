@@ -1,7 +1,7 @@
 //! A reader a format, and the samples that types are inferred from.
 
-use arrow::datatypes::{Field, Schema};
-use arrow::pyarrow::PyArrowType;
+use arrow_pyarrow::PyArrowType;
+use arrow_schema::{Field, Schema};
 use penstock_data::csv::{CsvColumn, CsvFormat};
 use penstock_data::json::{self, JsonFormat};
 use penstock_data::libsvm::LibsvmFormat;

@@ -1,7 +1,7 @@
 //! Binding of `penstock_training::online`: one object learns from batches of Arrow columns, scores them, gives rows.
 
-use arrow::array::{Array, Float32Array, Int32Array, Int64Array, UInt64Array};
-use arrow::pyarrow::PyArrowType;
+use arrow_array::{Array, Float32Array, Int32Array, Int64Array, UInt64Array};
+use arrow_pyarrow::PyArrowType;
 use penstock_training::online::{
     Columns, Factors, Model, Offsets, Optimizer, Rates, RowOut, Settings, Slot, Trainer,
 };
@@ -33,7 +33,7 @@ struct Held {
 
 impl Held {
     fn new((offsets, keys, values): GivenSlot) -> PyResult<Held> {
-        let narrow = *offsets.0.data_type() == arrow::datatypes::DataType::Int32;
+        let narrow = *offsets.0.data_type() == arrow_schema::DataType::Int32;
         Ok(Held {
             starts: if narrow {
                 Starts::Narrow(i32s(offsets, "offsets")?)

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{
+use arrow_array::{
     ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, LargeListArray, NullArray,
     StringArray, TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::Field;
+use arrow_buffer::{NullBuffer, OffsetBuffer};
+use arrow_schema::Field;
 use penstock_features::Value;
 
 use super::kinds::Kind;
@@ -132,8 +132,8 @@ impl<'a> Cells<'a> {
         if !broadcast || rows == 1 {
             return one;
         }
-        let zeros = arrow::array::UInt32Array::from(vec![0; rows]);
-        arrow::compute::take(&one, &zeros, None).unwrap_or(one)
+        let zeros = arrow_array::UInt32Array::from(vec![0; rows]);
+        arrow_select::take::take(&one, &zeros, None).unwrap_or(one)
     }
 
     fn own_array(&self, rows: usize) -> ArrayRef {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Field, Float32Type, Schema, UInt64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, UInt64Type};
+use arrow_array::{Array, RecordBatch, RecordBatchOptions};
+use arrow_schema::{Field, Schema};
 use penstock_features::{ApplyError, Attachments, Form, OnError, Options, Plan, Scratch, Value};
 
 use super::cells::Values;

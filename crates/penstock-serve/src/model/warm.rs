@@ -2,9 +2,14 @@
 
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, TimeUnit, UInt64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::{DataType, TimeUnit};
+use num_traits::{NumCast, ToPrimitive};
 
 use super::weights::Rows;
 use crate::tensor::{Data, Datatype, Tensor, TensorSpec, Texts};
@@ -55,38 +60,41 @@ pub(super) fn nothing(inputs: &[TensorSpec], columns: bool) -> Vec<Tensor> {
 
 fn tensor(spec: &TensorSpec, column: &ArrayRef) -> Option<Tensor> {
     let rows = column.len();
-    let wanted = match spec.datatype {
-        Datatype::Bytes => DataType::LargeBinary,
-        Datatype::I64 => DataType::Int64,
-        Datatype::U64 => DataType::UInt64,
-        Datatype::F32 => DataType::Float32,
-        Datatype::F64 => DataType::Float64,
-        Datatype::Bool => DataType::Boolean,
-        _ => return None,
-    };
-    let column = match column.data_type() {
-        DataType::Timestamp(_, zone) => {
-            let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
-            cast(column, &micros).ok()?
-        }
-        _ => column.clone(),
-    };
-    let column = cast(&column, &wanted).ok()?;
     let data = match spec.datatype {
-        Datatype::Bytes => {
-            let mut texts = Texts::default();
-            let each = column.as_binary::<i64>().iter();
-            each.for_each(|text| texts.push(text.unwrap_or_default()));
-            Data::Bytes(texts)
-        }
-        Datatype::I64 => Data::I64(column.as_primitive::<Int64Type>().values().to_vec()),
-        Datatype::U64 => Data::U64(column.as_primitive::<UInt64Type>().values().to_vec()),
-        Datatype::F32 => Data::F32(column.as_primitive::<Float32Type>().values().to_vec()),
-        Datatype::F64 => Data::F64(column.as_primitive::<Float64Type>().values().to_vec()),
-        _ => Data::Bool(column.as_boolean().values().iter().collect()),
+        Datatype::Bytes => Data::Bytes(Texts::of(column)?),
+        Datatype::I64 => Data::I64(numbers(column)?),
+        Datatype::U64 => Data::U64(numbers(column)?),
+        Datatype::F32 => Data::F32(numbers(column)?),
+        Datatype::F64 => Data::F64(numbers(column)?),
+        Datatype::Bool => Data::Bool(column.as_boolean_opt()?.values().iter().collect()),
+        _ => return None,
     };
     let mut made = Tensor::new(spec.name.clone(), vec![rows], data);
     let nulls = (0..rows).map(|row| column.is_null(row)).collect();
     made.nulls = (column.null_count() > 0).then_some(nulls);
     Some(made)
+}
+
+/// Numbers of any type as `T`; instants as microseconds. A null, and what does not fit, is 0: these rows only warm up.
+fn numbers<T: NumCast + Default>(column: &ArrayRef) -> Option<Vec<T>> {
+    fn all<A: ArrowPrimitiveType<Native: ToPrimitive>, T: NumCast + Default>(
+        column: &ArrayRef,
+    ) -> Option<Vec<T>> {
+        let cell = |cell: Option<A::Native>| cell.and_then(T::from).unwrap_or_default();
+        Some(column.as_primitive::<A>().iter().map(cell).collect())
+    }
+    match column.data_type() {
+        DataType::Int8 => all::<Int8Type, T>(column),
+        DataType::Int16 => all::<Int16Type, T>(column),
+        DataType::Int32 => all::<Int32Type, T>(column),
+        DataType::Int64 => all::<Int64Type, T>(column),
+        DataType::UInt8 => all::<UInt8Type, T>(column),
+        DataType::UInt16 => all::<UInt16Type, T>(column),
+        DataType::UInt32 => all::<UInt32Type, T>(column),
+        DataType::UInt64 => all::<UInt64Type, T>(column),
+        DataType::Float32 => all::<Float32Type, T>(column),
+        DataType::Float64 => all::<Float64Type, T>(column),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => all::<TimestampMicrosecondType, T>(column),
+        _ => None,
+    }
 }

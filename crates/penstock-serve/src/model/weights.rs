@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, UInt64Array};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type};
+use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, UInt64Array};
+use arrow_schema::DataType;
+use arrow_select::concat::concat_batches;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use penstock_training::key_table::KeyTable;
 
@@ -27,7 +29,7 @@ impl<'f> Rows<'f> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file)
             .and_then(|builder| builder.with_batch_size(1 << 16).build())
             .map_err(|error| fault(&error))?;
-        let schema = arrow::array::RecordBatchReader::schema(&reader);
+        let schema = arrow_array::RecordBatchReader::schema(&reader);
         let batches = reader
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|error| fault(&error))?;
