@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from penstock.data.home import HOME
 from penstock.errors import RequestError
-from penstock.flow.store_places import HOME
 
 URL, BLOBS = "PENSTOCK_REGISTRY", "PENSTOCK_REGISTRY_BLOBS"
 CACHE, CACHE_BYTES = "PENSTOCK_MODEL_CACHE", "PENSTOCK_MODEL_CACHE_BYTES"

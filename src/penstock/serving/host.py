@@ -28,8 +28,8 @@ from penstock.serving.failover import Damaged, Served, instead
 from penstock.serving.logs import log
 from penstock.serving.overrides import Override, Overrides, current
 from penstock.serving.references import bundle_of, discard, lease
+from penstock.serving.state_files import CRASHES, MARKERS, STATUS
 
-STATUS, CRASHES, MARKERS = "status.json", "crashes.json", "markers"
 #: How often the control loop looks around.
 TICK_S = 0.1
 #: How often the registry is told what runs here, and for how long that holds.

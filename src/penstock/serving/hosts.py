@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.data.atomic import write_text
+from penstock.data.home import HOME
 from penstock.errors import PenstockError, RequestError
-from penstock.flow.store_places import HOME
 from penstock.serving.config import Config
 
 LOCK = "host.lock"

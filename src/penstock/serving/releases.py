@@ -12,9 +12,9 @@ from typing import Any
 from penstock.errors import PenstockError, RequestError, did_you_mean
 from penstock.serving import config as configs
 from penstock.serving.config import NAME, Config
-from penstock.serving.host import STATUS
 from penstock.serving.overrides import Override, Overrides, Release, current
 from penstock.serving.references import bundle_of, misfits
+from penstock.serving.state_files import STATUS
 
 #: How long a command waits for the host to say what came of it.
 PATIENCE_S = 60.0
