@@ -44,9 +44,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def of(kind: str, name: str = "penstock-serving") -> dict[str, Any]:
-    [found] = [
-        d for path in MANIFESTS for d in documents(path) if d["kind"] == kind and d["metadata"]["name"] == name
-    ]
+    [found] = [d for path in MANIFESTS for d in documents(path) if d["kind"] == kind and d["metadata"]["name"] == name]
     return found
 
 
