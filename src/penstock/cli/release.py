@@ -54,6 +54,7 @@ def release(
         raise PenstockError(f"the host refused it: {outcome.refused}", "what served before still does", "SERV012")
     if not as_json:
         shares = ", ".join(f"{label} {share:g} %" for label, share in outcome.release.traffic.items() if share)
+        shares += "".join(f", shadow {label}" for label in outcome.release.shadow)
         later = "" if outcome.applied else " (no host runs: taken up when it starts)"
         click.echo(f"{name}: {shares}{later}")
     return 0
@@ -77,15 +78,37 @@ def _table(status: dict[str, Any]) -> str:
     lines = [f"model    {status['model']}", f"host     {where}"]
     if status["sticky"]:
         lines.append(f"sticky   {status['sticky']}")
-    lines.append(f"\n{'version':<10} {'role':<8} {'percent':>7}  {'state':<10} {'bundle':<12}  reference")
-    for v in status["versions"]:
-        reason = f"  ({v['reason']})" if v["reason"] else ""
-        head = f"{v['version']:<10} {v['role']:<8} {v['percent']:>7g}  {v['state']:<10} {v['bundle'][:12]:<12}"
-        lines.append(f"{head}  {v['reference']}{reason}")
+    since = status["released"]
+    lines.append(f"split    by a release since {_utc(since)}, not by the file" if since else "split    by the file")
+    versions = status["versions"]
+    wide = max(7, *(len(v["version"]) for v in versions))
+    counts = ("requests", "failed", "late", "busy", "waiting")
+    head = f"{'version':<{wide}}  {'role':<10}  percent  {'state':<9}" + "".join(f"  {name:>8}" for name in counts)
+    lines.append(f"\n{head}  {'bundle':<12}  reference")
+    for v in versions:
+        named = f" = {v['named']}" if v["named"] and v["reference"] != f"models:/{v['named']}" else ""
+        row = f"{v['version']:<{wide}}  {v['role']:<10}  {v['percent']:>7g}  {v['state']:<9}"
+        row += "".join(f"  {v[name]:>8,}" if host else f"  {'-':>8}" for name in counts)
+        lines.append(f"{row}  {v['bundle'][:12]:<12}  {v['reference']}{named}")
+        if v["reason"]:
+            lines.append(f"{'':<{wide}}  {v['reason']}")
+        if v["watched"]:
+            lines.append(f"{'':<{wide}}  guarded: {_watched(v['watched'])}")
     if status["changes"]:
         lines.append("\nlast changes")
     for change in status["changes"]:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(change["time"]))
         why = f": {change['why']}" if change["why"] else ""
-        lines.append(f"  {when}Z  {change['what']} by {change['who']}{why}")
+        lines.append(f"  {_utc(change['time'])}  {change['what']} by {change['who']}{why}")
     return "\n".join(lines)
+
+
+def _watched(seen: dict[str, int]) -> str:
+    def share(failed: int, of: int) -> str:
+        return f"{failed:,} of {of:,} failed" + (f" ({100 * failed / of:.2g} %)" if failed else "")
+
+    beside = share(seen["live_failed"], seen["live_requests"])
+    return f"{share(seen['failed'], seen['requests'])}; live beside it: {beside}"
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

@@ -18,12 +18,13 @@ MODELS = "models:/"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A version that can be served. `reference`: as the configuration names it."""
+    """A version that can be served. `reference`: as the configuration names it; `version`: NAME/NUMBER behind it."""
 
     reference: str
     folder: Path
     digest: str
     manifest: Mapping[str, Any]
+    version: str = ""
 
     @cached_property
     def inputs(self) -> dict[str, str]:
@@ -65,7 +66,8 @@ def bundle_of(config: Config, reference: str) -> Bundle:
 
     version = door.version(reference)
     folder = door.folder(version.uri)
-    return Bundle(reference, folder, version.digest, bundles.read_manifest(folder))
+    named = f"{version.name}/{version.number}"
+    return Bundle(reference, folder, version.digest, bundles.read_manifest(folder), named)
 
 
 def misfits(live: Bundle, other: Bundle) -> list[str]:

@@ -1,6 +1,6 @@
 """Run a program as its container would: another user without capabilities, and nothing to write to but its volumes.
 
-`python read_only.py VOLUME... -- PROGRAM ARGUMENT...`. Exits 77 where the system lets nobody do so (no user namespaces).
+`python read_only.py VOLUME... -- PROGRAM ARGUMENT...`. Exits 77 where the system lets nobody (no user namespaces).
 """
 
 from __future__ import annotations
