@@ -256,7 +256,7 @@ def gather(path: Path, entries: int, width: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def gathering(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A registry with gather/1, which scores any x below 1000, gather/2, which fails from 950 on, and gather/3, slow."""
+    """A registry with gather/1, which scores any x below 1000, gather/2, which fails from 950 on, and a slow third."""
     folder = tmp_path_factory.mktemp("gathering")
     registry = str(folder / "registry")
     rows = {"x": np.arange(0, 900, 30).reshape(-1, 1)}
