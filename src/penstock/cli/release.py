@@ -18,7 +18,7 @@ VERBS = ("promote", "rollback", "status")
     epilog="Example:  penstock release ctr/5 --canary 10 --sticky user_id && penstock release promote ctr",
     context_settings={"ignore_unknown_options": False},
 )
-@click.argument("words", nargs=-1, required=True, metavar="NAME/VERSION | promote NAME | rollback NAME | status NAME")
+@click.argument("words", nargs=-1, required=True, metavar="NAME/VERSION | promote NAME | rollback NAME | status [NAME]")
 @click.option("--canary", type=float, metavar="PERCENT", help="Give the version so much of live's traffic.")
 @click.option("--sticky", default="", metavar="COLUMN", help="The input whose value decides who gets which version.")
 @click.option("--shadow", is_flag=True, help="Let it score what live answers; nobody sees its replies.")
@@ -31,11 +31,20 @@ def release(
 ) -> int:  # fmt: skip
     """Change which version of a model answers, without touching the configuration, and see what came of it.
 
-    VERSION is a label of the configuration, or a version of the registry (models:/NAME/VERSION).
+    VERSION is a label of the configuration, or a version of the registry (models:/NAME/VERSION). `status` alone tells
+    of every model that a host of this machine serves.
     """
-    from penstock.serving.hosts import config_of
+    from penstock.serving.hosts import config_of, running_hosts
     from penstock.serving.releases import open_releases
 
+    if words == ("status",):
+        hosts = [config] if config is not None else [path for path, _ in running_hosts()]
+        opened = [open_releases(path) for path in hosts]
+        every = [each.status(name) for each in opened for name in each.config.blocks]
+        none = "no host runs on this machine; `penstock serve CONFIG` starts one"
+        text = "\n\n".join(_table(one) for one in every) or none
+        click.echo(json.dumps(every, indent=1) if as_json else text)
+        return 0
     verb, name, version = _words(words)
     releases = open_releases(config if config is not None else config_of(name))
     if verb == "status":
