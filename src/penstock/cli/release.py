@@ -95,7 +95,8 @@ def _table(status: dict[str, Any]) -> str:
     head = f"{'version':<{wide}}  {'role':<10}  percent  {'state':<9}" + "".join(f"  {name:>8}" for name in counts)
     lines.append(f"\n{head}  {'bundle':<12}  reference")
     for v in versions:
-        named = f" = {v['named']}" if v["named"] and v["reference"] != f"models:/{v['named']}" else ""
+        meant = v["fixed"] not in ("", v["reference"]) and v["reference"].startswith("models:/")
+        named = f" = {v['fixed'].removeprefix('models:/')}" if meant else ""
         row = f"{v['version']:<{wide}}  {v['role']:<10}  {v['percent']:>7g}  {v['state']:<9}"
         row += "".join(f"  {v[name]:>8,}" if host else f"  {'-':>8}" for name in counts)
         lines.append(f"{row}  {v['bundle'][:12]:<12}  {v['reference']}{named}")

@@ -204,7 +204,7 @@ def _version(name: str, label: str, now: Release, host: Mapping[str, Any] | None
     role = "live" if label == now.live else "canary" if percent else "shadow" if label in now.shadow else ""
     return {
         "version": label, "reference": now.versions[label],
-        "named": host["named"].get(f"{name}/{label}", "") if host else "",
+        "fixed": host["fixed"].get(f"{name}/{label}", "") if host else "",
         "percent": percent, "role": role or ("taken back" if back else ""),
         "state": said.get("state", "unknown" if host else "no host"), "reason": said.get("reason", "") or back,
         "bundle": said.get("bundle", ""),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -257,22 +256,3 @@ def test_a_port_in_use_is_said_so(serve: Callable[[str], Host], trained: Path) -
     second = serve(versions(trained, "gbdt") + f'\n[listen]\nhttp = "{url.removeprefix("http://")}"\n')
     assert second.process.wait(20) == 2
     assert "cannot be bound" in (second.folder / "log").read_text()
-
-
-@pytest.mark.xfail(strict=True, reason="the host does not run Snapshot::scrub in the background: damage is served on")
-def test_a_snapshot_that_goes_bad_while_it_serves_fails_its_version_over(
-    serve: Callable[[str], Host], trained: Path, fresh: pl.DataFrame, tmp_path: Path
-) -> None:
-    if not (trained / "wide_deep").exists():
-        pytest.skip("torch is not installed, so no deep model was trained")
-    damaged = Path(shutil.copytree(trained / "wide_deep", tmp_path / "damaged"))
-    host = serve(f'[models.m.versions]\n1 = "{trained / "wide_deep"}"\n2 = "{damaged}"\n')
-    client = host.client(host.ready()[0])
-    assert client.infer("m", fresh[:1]).version == "2"
-    rows = damaged / "rows.snapshot"
-    with rows.open("r+b") as file:
-        file.seek(rows.stat().st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 1]))
-    until(lambda: client.infer("m", fresh[:1]).version == "1", 5)
