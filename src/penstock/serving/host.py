@@ -22,13 +22,13 @@ from penstock.data.atomic import write_text
 from penstock.errors import PenstockError, ProblemsFound
 from penstock.registry.runtime import onnxruntime_library
 from penstock.serving import config as configs
-from penstock.serving.config import Config
+from penstock.serving.config import Config, exposed
 from penstock.serving.desired import Resolved, desired, doors, problems_of, resolve, tokens, unfit
 from penstock.serving.failover import Damaged, Served, instead
 from penstock.serving.logs import log
-from penstock.serving.overrides import Override, Overrides, current
+from penstock.serving.overrides import TAKEN_BACK, Override, Overrides, current
 from penstock.serving.references import bundle_of, discard, lease
-from penstock.serving.state_files import CRASHES, MARKERS, STATUS
+from penstock.serving.state_files import ASKED, CRASHES, MARKERS, STATUS
 
 #: How often the control loop looks around.
 TICK_S = 0.1
@@ -65,7 +65,7 @@ class Control:
 
     def run(self, ready: Callable[[str, str], None]) -> None:
         """Apply, tell `ready` once everything serves, and keep it so until `stop` is set."""
-        self._stamp(self.config.path), self._stamp(self.overrides.path)
+        self._stamp(self.config.path), self._stamp(self.overrides.path), self._stamp(self.state / ASKED)
         self.apply()
         told = False
         while True:
@@ -106,6 +106,8 @@ class Control:
             self._reload()
         if self._stamp(self.overrides.path):
             self._guarded("overrides_refused", self.apply)
+        if self._stamp(self.state / ASKED):
+            self._guarded("status_not_written", self._write_status)
         if time.monotonic() - self._aliases_at > self.config.document.host.aliases_every_s:
             self._aliases_at = time.monotonic()
             again = resolve(self.config, self._held)
@@ -132,13 +134,23 @@ class Control:
         old, self.config = self.config, new
         if new.document.listen != old.document.listen or new.document.tls != old.document.tls:
             log("warning", "restart_needed", what="listen and tls are read when the host starts")
-        if new.document.tokens != old.document.tokens:
-            try:
-                self.host.set_tokens(json.dumps(tokens(new.document)))
-            except (ValueError, RuntimeError) as error:
-                log("error", "tokens_kept", error=str(error))
+        # Also where `insecure` alone has changed: tokens may have been kept for want of it.
+        self._take_tokens()
         log("info", "configuration_applied")
         self._guarded("apply_failed", self.apply)
+
+    def _take_tokens(self) -> None:
+        """The file may say loopback by now: what counts is what is bound."""
+        document = self.config.document
+        open_to_all = not document.tokens and not document.listen.insecure
+        if open_to_all and any(exposed(address) for address in self.host.addresses):
+            said = "this host listens beyond loopback, and without tokens everybody could score"
+            log("error", "tokens_kept", error=said, hint="restart it, or set insecure = true")
+            return
+        try:
+            self.host.set_tokens(json.dumps(tokens(document)))
+        except (ValueError, RuntimeError) as error:
+            log("error", "tokens_kept", error=str(error))
 
     def _heard(self, event: Mapping[str, Any]) -> None:
         level = "error" if event["event"] in ("rollback", "panic", "lane_lost", "damaged") else "warning"
@@ -152,7 +164,7 @@ class Control:
         shares = {k: v for k, v in release.traffic.items() if k != label}
         shares[release.live] = shares.get(release.live, 0.0) + release.traffic.get(label, 0.0)
         back = replace(release, traffic=shares)
-        self.overrides.set(self.config, model, back, f"guard took {label} back", event["why"], "guard")
+        self.overrides.set(self.config, model, back, TAKEN_BACK.format(label), event["why"], "guard")
 
     def _fail_over(self, event: Mapping[str, Any]) -> None:
         """A version's rows are damaged: another one answers, and a copy that can be had anew is fetched."""
@@ -242,6 +254,8 @@ class Control:
         status = {
             "pid": os.getpid(), "time": time.time(), "config": str(self.config.path), "http": http, "grpc": grpc,
             "ready": self.report["ready"], "models": self.report["models"], "outcomes": self._outcomes,
+            "fixed": {f"{model}/{label}": b.fixed for (model, label), b in self._resolved.bundles.items()},
+            "fleet": json.loads(self.host.status()),
         }  # fmt: skip
         write_text(self.state / STATUS, json.dumps(status, indent=1) + "\n")
 

@@ -3,3 +3,5 @@
 STATUS = "status.json"
 CRASHES = "crashes.json"
 MARKERS = "markers"
+#: Touched by who wants the status as it is now.
+ASKED = "status.asked"

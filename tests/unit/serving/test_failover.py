@@ -79,7 +79,9 @@ def test_a_damaged_version_gives_way_to_the_one_that_was_live_before(
         until(hosted, lambda: live_of(hosted) == "1")
         again = client.infer("m", fresh[:50])
         assert again.version == "1"
-        assert again.outputs["score"].tolist() == scores.outputs["score"].tolist()  # the same model, not the damaged copy of it
+        assert (
+            again.outputs["score"].tolist() == scores.outputs["score"].tolist()
+        )  # the same model, not the damaged copy of it
     change = hosted.overrides.load()["m"].history[-1]
     assert change.who == "host" and change.what == "version 2 is damaged" and "row block" in change.why
     assert hosted.report["ready"]
