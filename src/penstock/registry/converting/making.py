@@ -81,15 +81,13 @@ def _load(request: Request, table: pa.Table | None) -> Original:
             from penstock.registry.converting import torch_models
 
             return torch_models.load(request, row_files.plain_feed(table) if table is not None else None)
+        from penstock.registry.converting import tensorflow_models
+
+        return tensorflow_models.load(request)
     except ImportError as error:
         missing = error.name or str(error)
         said = f"bringing in a model of {framework} needs {missing}, which is not installed"
         raise ConversionError(said, "pip install 'penstock[convert]', and the framework itself", "REG018") from error
-    raise ConversionError(
-        f"models of {framework} are not converted here: TensorFlow needs an environment of its own",
-        "there: python -m tf2onnx.convert --saved-model D --opset 17 --output m.onnx (tf2onnx 1.17); then push m.onnx",
-        "REG018",
-    )
 
 
 def _feed(request: Request, table: pa.Table | None, inputs: Sequence[Tensor]) -> Feed | None:
@@ -128,7 +126,7 @@ def _manifest(
         "parameters": {},
         "metrics": {},
         "lineage": {"source": source},
-        "libraries": libraries,
+        "libraries": {**libraries, **made.get("libraries", {})},
         "warmup": None,
     }
 
