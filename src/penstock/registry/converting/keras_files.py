@@ -23,7 +23,7 @@ _INCONVERTIBLE = ("StringLookup", "IntegerLookup", "TextVectorization", "Discret
 
 
 def inspect(path: Path) -> None:
-    """Raises `ConversionError`: REG021 for layers that run programs, REG018 for what does not convert, REG015 for others."""
+    """Raises `ConversionError`: REG021 for layers that run programs, REG018 for what does not convert, REG015."""
     if not zipfile.is_zipfile(path):
         said = f"{path} is no .keras file; HDF5 files have no safe mode, so they are not opened"
         raise ConversionError(said, "keras.models.load_model(path).save('model.keras') where you trust it", "REG021")
