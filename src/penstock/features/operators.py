@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from penstock.data.frames import Source, source_of, with_source
 from penstock.data.schema import Column, Info, ModelInfo, Schema
 from penstock.errors import DataError, Problem, ProblemsFound, did_you_mean
 from penstock.features import dictionaries, fit, plans
@@ -242,12 +243,16 @@ def apply_lazily(
         features = plan.map_frame(rows, form, threads, first)
         return rows.select(keep).hstack(features.get_columns()) if keep else features
 
-    return (
+    found = (
         frame.select(columns)
         .with_row_index(_ROW)
         .map_batches(mapped, schema=pl.Schema(output), streamable=True, predicate_pushdown=False,
                      projection_pushdown=False, slice_pushdown=True)
     )  # fmt: skip
+    source = source_of(frame)
+    if source is None or not columns or any(raw[name] == pl.String for name in keep):
+        return found  # strings come out as Polars has them
+    return with_source(found, Source(lambda columns: plan.map_source(source, keep, form, threads)))
 
 
 def _reader(frame: pl.LazyFrame, context: RunContext) -> fit.Read:

@@ -19,12 +19,12 @@ from typing import Any
 from penstock import native
 from penstock.data.atomic import write_text
 from penstock.errors import PenstockError, ProblemsFound
+from penstock.registry.runtime import onnxruntime_library
 from penstock.serving import config as configs
 from penstock.serving.config import Config
 from penstock.serving.desired import Resolved, desired, doors, problems_of, resolve, tokens, unfit
 from penstock.serving.logs import log
 from penstock.serving.overrides import Override, Overrides, current
-from penstock.serving.runtime import onnxruntime_library
 
 STATUS, CRASHES, MARKERS = "status.json", "crashes.json", "markers"
 #: How often the control loop looks around.
