@@ -25,6 +25,7 @@ from penstock.features.plan import Form, Plan
 from penstock.operators.places import is_name, models
 from penstock.registry.bundles import check_files, read_manifest, seal
 from penstock.registry.faults import BundleError
+from penstock.training import warm_rows
 from penstock.training.matrices import Encoder
 from penstock.training.scorers import Scorer, load_scorer
 
@@ -51,6 +52,8 @@ class Bundle:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    #: Rows in the form of requests (`warm_rows`).
+    warmup: pa.Table | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -128,6 +131,7 @@ class Bundle:
             "metrics": dict(self.metrics),
             "lineage": dict(self.lineage),
             "libraries": _libraries(),
+            "warmup": warm_rows.write(self.warmup, staged),
         }
         seal(staged, folder, manifest)
 
@@ -153,6 +157,7 @@ def load(location: str | Path) -> Bundle:
             manifest["parameters"],
             manifest["metrics"],
             manifest["lineage"],
+            warm_rows.read(folder, manifest["warmup"]),
         )
     except PenstockError:
         raise

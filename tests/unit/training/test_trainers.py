@@ -275,3 +275,13 @@ def test_a_core_install_is_told_what_trees_need_before_anything_runs(rows: Rows,
     faults = step("gbdt").check({"rows": schema}, CheckContext()).faults
     assert [(f.code, f.hint) for f in faults] == [("TRAIN019", "pip install 'penstock[local]'")]
     assert not step("svm").check({"rows": schema}, CheckContext()).faults
+
+
+def test_rows_to_warm_up_with_are_of_the_columns_read_and_may_be_left_out(run: Any, rows: Rows) -> None:
+    bundle = trained(run, rows(300), "gbdt", columns="age price")
+    assert bundle.warmup is not None
+    assert bundle.warmup.num_rows == 64 and bundle.warmup.column_names == ["age", "price"]
+    assert bundle.warmup["age"].to_pylist() == rows(300)["age"].head(64).to_list()
+    assert trained(run, rows(300), "gbdt", columns="age price", warm_rows="5").warmup.num_rows == 5  # type: ignore[union-attr]
+    assert trained(run, rows(300), "gbdt", columns="age price", warm_rows="0").warmup is None
+    assert trained(run, rows(50), "gbdt", columns="age price", _batch="7").warmup.num_rows == 7  # type: ignore[union-attr]

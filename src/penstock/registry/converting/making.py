@@ -19,8 +19,6 @@ from penstock.registry.converting.request import Request
 from penstock.registry.converting.tensors import Feed, Tensor, rows_of
 from penstock.registry.faults import ConversionError, ProofError
 
-WARMUP, WARMUP_ROWS = "warmup.parquet", 64
-
 
 def make(request: Request) -> dict[str, Any]:
     """Leave the bundle in `request.folder`; return what the proof found. Raises `ConversionError`, `ProofError`."""
@@ -134,11 +132,11 @@ def _manifest(
 def _warm_up(folder: Path, feed: Feed, inputs: Sequence[Tensor]) -> dict[str, Any]:
     """The first rows, as the host will be asked: a column an input, lists where a row has several values."""
     columns = {}
-    rows = min(WARMUP_ROWS, rows_of(feed))
+    rows = min(bundles.WARMUP_ROWS, rows_of(feed))
     for tensor in inputs:
         values = tensor.cast(feed[tensor.name][:rows])
         flat = pa.array(values.reshape(-1), pa.string() if tensor.datatype == "BYTES" else None)
         width = values.size // max(rows, 1)
         columns[tensor.name] = flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
-    pq.write_table(pa.table(columns), folder / WARMUP)
-    return {"file": WARMUP, "rows": rows}
+    pq.write_table(pa.table(columns), folder / bundles.WARMUP)
+    return {"file": bundles.WARMUP, "rows": rows}
