@@ -144,7 +144,7 @@ def load(location: str | Path) -> Bundle:
         if not is_name(str(location)):  # the cache has looked at its files when they came in
             check_files(folder, manifest["files"])
         categories = json.loads((folder / CATEGORIES).read_text(encoding="utf-8"))
-        encoder = Encoder.from_dict(manifest["encoder"], categories)
+        encoder = _encoder(manifest, categories)
         scorer = load_scorer(folder, manifest["model"], len(encoder.field_names))
         plan = Plan.load(folder) if manifest["plan"] else None
         bundle = Bundle(
@@ -172,6 +172,14 @@ def load(location: str | Path) -> Bundle:
             "TRAIN012",
         )
     return bundle
+
+
+def _encoder(manifest: Mapping[str, Any], categories: Mapping[str, Any]) -> Encoder:
+    if manifest["model"]["form"] == "onnx":
+        from penstock.training.graphs import TensorEncoder
+
+        return TensorEncoder.of(manifest["model"]["inputs"])
+    return Encoder.from_dict(manifest["encoder"], categories)
 
 
 def place_of(location: str) -> Path:

@@ -276,7 +276,8 @@ class Predict(Process):
 
     `model` is a step, the folder of a bundle, or a version in the registry: models:/NAME@ALIAS or models:/NAME/NUMBER.
     Where the rows were mapped by the model's own feature plan the mapped columns are used; otherwise the bundle's plan
-    maps the raw columns. Rows stream.
+    maps the raw columns. A model of another framework that came in as ONNX takes the columns that its inputs are called
+    by (lists where one is a matrix) and gives its one output, whatever its range. Rows stream.
     """
 
     type: ClassVar[str] = "predict"
