@@ -192,7 +192,7 @@ class Features(Process):
         kept = [Column(name, (types.get(name) or Column(name)).type) for name in self.keep]
         schema = plan.schema(kept, self.form)
 
-        def noted(rows: pl.DataFrame) -> None:
+        def noted(rows: pa.Table) -> None:
             raw_rows.note(plan, rows, context)
 
         return Result({"": apply_lazily(plan, frame, self.keep, self.form, context.threads, noted)}, {"": schema})
@@ -225,7 +225,7 @@ class Features(Process):
 
 def apply_lazily(
     plan: Plan, frame: pl.LazyFrame, keep: Sequence[str], form: Literal["slots", "flat"], threads: int,
-    noted: Callable[[pl.DataFrame], None] = lambda rows: None,
+    noted: Callable[[pa.Table], None] = lambda rows: None,
 ) -> pl.LazyFrame:  # fmt: skip
     """`frame` mapped by `plan`, batch by batch as it streams. `noted` is shown the first rows, as they are raw."""
     import polars as pl
@@ -246,7 +246,7 @@ def apply_lazily(
     def mapped(rows: pl.DataFrame) -> pl.DataFrame:
         first = int(rows[_ROW][0]) if rows.height else 0
         if first == 0:
-            noted(rows)
+            noted(rows.select(columns).head(raw_rows.ROWS).to_arrow())
         features = plan.map_frame(rows, form, threads, first)
         return rows.select(keep).hstack(features.get_columns()) if keep else features
 
@@ -260,9 +260,21 @@ def apply_lazily(
     if source is None or not columns or any(raw[name] == pl.String for name in keep):
         return found  # strings come out as Polars has them
 
-    def opened(_: Any) -> Any:
-        noted(frame.select(columns).head(raw_rows.ROWS).collect())  # what is mapped where it is read is not seen here
-        return plan.map_source(source, keep, form, threads)
+    def opened(_: Any) -> Iterator[pa.RecordBatch]:
+        if source.first is not None:  # raw rows are seen nowhere else: they are mapped where they are parsed
+            few = source.first(columns)
+            if few is not None:
+                noted(pa.Table.from_batches([few]))
+            return plan.map_source(source, keep, form, threads)
+        seen = False
+
+        def see(batch: pa.RecordBatch) -> None:
+            nonlocal seen
+            if not seen:
+                noted(pa.Table.from_batches([batch.slice(0, raw_rows.ROWS)]))
+                seen = True
+
+        return plan.map_source(source.watched(see), keep, form, threads)
 
     return with_source(found, Source(opened))
 

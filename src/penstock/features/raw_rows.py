@@ -6,7 +6,6 @@ Columns that the plan reads and nothing else, at most `ROWS` rows and `BYTES` by
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,19 +13,16 @@ import pyarrow.parquet as pq
 from penstock.features.plan import Plan
 from penstock.operators.base import RunContext
 
-if TYPE_CHECKING:
-    import polars as pl
-
 ROWS, BYTES = 64, 1 << 20
 _FILE = "rows.parquet"
 
 
-def note(plan: Plan, rows: pl.DataFrame, context: RunContext) -> None:
+def note(plan: Plan, rows: pa.Table, context: RunContext) -> None:
     """Keep the first of `rows` beside a kept plan, unless some are there."""
     target = context.plans / plan.fingerprint / _FILE
-    if target.is_file() or not rows.height or not plan.columns:
+    if target.is_file() or not rows.num_rows or not plan.columns:
         return
-    table = bounded(rows.head(ROWS).select(plan.columns).to_arrow())
+    table = bounded(rows.select(list(plan.columns)))
     staged = target.with_name(f".rows-{os.getpid()}")
     pq.write_table(table, staged, compression="zstd")
     os.replace(staged, target)  # noqa: PTH105

@@ -67,7 +67,7 @@ def test_a_pushed_scikit_learn_model_predicts_in_a_flow_as_the_host_serves_it(pl
     )
     frame = pandas.DataFrame({"age": age, "visits": draw.poisson(3, ROWS), "city": city})
     joblib.dump(make_pipeline(columns, HistGradientBoostingClassifier(max_iter=20)).fit(frame, label), "m.joblib")
-    version = penstock.models.push("m", "m.joblib", rows=frame[:200], trust_pickle=True)
+    version = penstock.models.push("m", "m.joblib", rows=frame[:200], trust_pickle=True, aliases=["live"])
 
     rows = pl.from_pandas(frame).with_columns(pl.col("city").cast(pl.Categorical), label=label)
     rows.write_parquet("rows.parquet")

@@ -86,7 +86,12 @@ def test_the_leaf_only_form_is_one_lightgbm_model(run: Any, rows: Rows) -> None:
     codes = [float(cities.index(c)) for c in test["city"]]
     x = np.column_stack([test["age"], test["price"], codes])
     assert np.abs(alone.predict(x) - bundle.score(test)).max() <= 1e-6
-    assert sorted(p.name for p in folder.iterdir()) == ["categories.json", "manifest.json", "trees.txt"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "categories.json",
+        "manifest.json",
+        "trees.txt",
+        "warmup.parquet",
+    ]
 
 
 def test_the_exported_leaf_values_are_the_regression_s_weights(run: Any, rows: Rows, monkeypatch: Any) -> None:
