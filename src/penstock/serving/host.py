@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -23,12 +24,16 @@ from penstock.registry.runtime import onnxruntime_library
 from penstock.serving import config as configs
 from penstock.serving.config import Config
 from penstock.serving.desired import Resolved, desired, doors, problems_of, resolve, tokens, unfit
+from penstock.serving.failover import Damaged, Served, instead
 from penstock.serving.logs import log
 from penstock.serving.overrides import Override, Overrides, current
+from penstock.serving.references import bundle_of, discard, lease
 
 STATUS, CRASHES, MARKERS = "status.json", "crashes.json", "markers"
 #: How often the control loop looks around.
 TICK_S = 0.1
+#: How often the registry is told what runs here, and for how long that holds.
+LEASE_EVERY_S, LEASE_S = 60.0, 600.0
 #: A version that crashed the process so often is not run again.
 CRASHES_ALLOWED = 3
 
@@ -52,6 +57,9 @@ class Control:
         self._outcomes: dict[str, str] = {}
         self._stamps: dict[Path, Any] = {}
         self._aliases_at = 0.0
+        self._leased_at = -LEASE_EVERY_S
+        self._served = Served(self.state)
+        self._damaged = Damaged()
 
     # --- what it does ---
 
@@ -73,12 +81,14 @@ class Control:
         self._held = self.overrides.load()
         self._resolved = resolve(self.config, self._held)
         self._aliases_at = time.monotonic()
-        document = desired(self.config, self._held, self._resolved, self._quarantined())
+        refused = {**self._quarantined(), **self._damaged.quarantined(self._resolved)}
+        document = desired(self.config, self._held, self._resolved, refused)
         self.report = json.loads(self.host.apply(document))
         for model, versions in self.report["models"].items():
             for label, said in versions.items():
                 level = "info" if said["state"] in ("ready", "unloaded") else "error"
                 log(level, "version", model=model, version=label, **said)
+        self._note_live()
         self._settle()
         self._write_status()
 
@@ -103,6 +113,11 @@ class Control:
                 log("info", "references_changed")
                 self._guarded("apply_failed", self.apply)
 
+        if time.monotonic() - self._leased_at > LEASE_EVERY_S:
+            self._leased_at = time.monotonic()
+            holder = f"{socket.gethostname()}:{self.config.path.resolve()}"
+            self._guarded("lease_failed", lambda: lease(holder, self._resolved.bundles.values(), LEASE_S))
+
     def _reload(self) -> None:
         """The file changed: check it, then apply it; a bad one is refused and what serves stays."""
         try:
@@ -126,8 +141,10 @@ class Control:
         self._guarded("apply_failed", self.apply)
 
     def _heard(self, event: Mapping[str, Any]) -> None:
-        level = "error" if event["event"] in ("rollback", "panic", "lane_lost") else "warning"
+        level = "error" if event["event"] in ("rollback", "panic", "lane_lost", "damaged") else "warning"
         log(level, event["event"], **{k: v for k, v in event.items() if k not in ("event", "time")})
+        if event["event"] == "damaged":
+            self._guarded("failover_failed", lambda: self._fail_over(event))
         if event["event"] != "rollback":
             return
         model, label = event["model"], event["version"]
@@ -137,7 +154,38 @@ class Control:
         back = replace(release, traffic=shares)
         self.overrides.set(self.config, model, back, f"guard took {label} back", event["why"], "guard")
 
+    def _fail_over(self, event: Mapping[str, Any]) -> None:
+        """A version's rows are damaged: another one answers, and a copy that can be had anew is fetched."""
+        model, label, why = event["model"], event["version"], event["why"]
+        bundle = self._resolved.bundles.get((model, label))
+        if bundle is None or bundle.digest != event["bundle"] or not self._damaged.add(bundle, why):
+            return
+        again = discard(bundle)
+        release = current(self.config, model, self._held)
+        known = {of: found for (name, of), found in self._resolved.bundles.items() if name == model}
+        earlier = (name for name in self._served.before(model, bundle) if self._can_be_had(name))
+        made = instead(release, label, next(earlier, None), known, again=again)
+        if made is not None:
+            self.overrides.set(self.config, model, made, f"version {label} is damaged", why, "host")
+        elif not again:
+            log("error", "damaged_and_alone", model=model, version=label, bundle=str(bundle.folder), why=why)
+        self.apply()
+
+    def _can_be_had(self, reference: str) -> bool:
+        try:
+            bundle_of(self.config, reference)
+        except PenstockError:
+            return False
+        return True
+
     # --- how it goes ---
+
+    def _note_live(self) -> None:
+        for model, states in self.report["models"].items():
+            live = current(self.config, model, self._held).live
+            bundle = self._resolved.bundles.get((model, live))
+            if bundle is not None and states.get(live, {}).get("state") == "ready":
+                self._served.note(model, bundle)
 
     def _settle(self) -> None:
         """Take back overrides whose versions would not load or do not fit, and remember why for who asked."""
