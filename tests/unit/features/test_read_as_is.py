@@ -54,10 +54,12 @@ def test_they_are_the_same_rows(tmp_path: Path, form: Literal["slots", "flat"]) 
     told: list[str] = []
     frame = rows(tmp_path, Rejecting("drop", "", told.append))
     counted = Counters(lambda name, count: None)
-    mapped = apply_lazily(plan(tmp_path), counted.through("rows", frame), ["click"], form, 2)
+    first: list[pa.Table] = []
+    mapped = apply_lazily(plan(tmp_path), counted.through("rows", frame), ["click"], form, 2, first.append)
     source = source_of(mapped)
     assert source is not None
     batches = list(source.batches(None))
+    assert [t.num_rows for t in first] == [64] and first[0]["user"].to_pylist()[:2] == ["user-0", "user-7919"]
     assert len(batches) > 2 and told == ["1 bad row(s) dropped"]
     assert counted.rows == {"rows": ROWS - 1}
     direct = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches)))
