@@ -5,11 +5,12 @@ Columns that the plan reads and nothing else, at most `ROWS` rows and `BYTES` by
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from penstock.data.atomic import write_bytes
 from penstock.features.plan import Plan
 from penstock.operators.base import RunContext
 
@@ -23,9 +24,10 @@ def note(plan: Plan, rows: pa.Table, context: RunContext) -> None:
     if target.is_file() or not rows.num_rows or not plan.columns:
         return
     table = bounded(rows.select(list(plan.columns)))
-    staged = target.with_name(f".rows-{os.getpid()}")
-    pq.write_table(table, staged, compression="zstd")
-    os.replace(staged, target)  # noqa: PTH105
+    held = pa.BufferOutputStream()
+    pq.write_table(table, held, compression="zstd")
+    with suppress(OSError):  # a host without them warms up with a row of nulls
+        write_bytes(target, held.getvalue().to_pybytes())
 
 
 def noted(plan: Plan, context: RunContext) -> pa.Table | None:
