@@ -41,7 +41,7 @@ def killed_until_done(folder: Path, threads: int, kills: int, seed: int) -> int:
         run = start(folder, threads)
         wanted = before + draws.randint(1, 2)
         while run.poll() is None and newest(folder) < wanted:
-            time.sleep(0.002)
+            time.sleep(0.01)
         time.sleep(draws.random() * 0.05)
         if run.poll() is not None:
             finish(run)
