@@ -1,0 +1,404 @@
+"""Topics of a Kafka cluster, by librdkafka: idempotent or transactional producer, read_committed consumers.
+
+An append without `transactional_id` is each record once, whatever the connection does; with one it is a transaction:
+all partitions or none, and a producer that comes later with the same name fences this one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from . import faults
+from .kafka_reader import PartitionReader
+from .settings import Settings, check_group
+from .topic import MOST_KEY_BYTES, MOST_VALUE_BYTES, Ack, Batch, Topic
+
+#: What librdkafka is told here; an address may not say otherwise.
+_OURS = {
+    "bootstrap.servers",
+    "enable.idempotence",
+    "acks",
+    "isolation.level",
+    "transactional.id",
+    "group.id",
+    "enable.auto.commit",
+    "auto.offset.reset",
+}
+_MOST_MESSAGE_BYTES = MOST_VALUE_BYTES + MOST_KEY_BYTES + 4096
+_CALL_S = 15.0
+
+
+class KafkaTopic(Topic):
+    """`kafka://HOST:PORT[,HOST:PORT]/TOPIC`."""
+
+    def __init__(self, servers: str, topic: str, settings: Settings, create: bool) -> None:
+        if find_spec("confluent_kafka") is None:
+            raise faults.missing_extra("confluent-kafka", "kafka")
+        import confluent_kafka
+        import confluent_kafka.admin
+
+        if wrong := sorted(_OURS & set(settings.client)):
+            raise faults.AddressError(
+                f"option '{wrong[0]}' is not the address's to say", "docs/streams.md has what is set", "STRM002"
+            )
+        super().__init__(f"kafka://{servers}/{topic}", 1, settings)
+        self._kafka, self._topic, self._closed = confluent_kafka, topic, False
+        self._down: tuple[float, str] | None = None
+        self._base = {
+            "bootstrap.servers": servers,
+            "error_cb": self._heard,
+            "log_level": 0,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1000,
+            **settings.client,
+        }
+        try:
+            self._admin = confluent_kafka.admin.AdminClient(self._base)
+        except (self._kafka.KafkaException, ValueError, TypeError) as error:
+            raise faults.AddressError(f"{self.name}: {error}", "docs/streams.md has the options", "STRM002") from None
+        self._producer: Any = None
+        self._failed: Any = None
+        self._keyless = 0
+        self._readers: dict[int, PartitionReader] = {}
+        self._groups: dict[str, Any] = {}
+        self.partitions = self._found_partitions(create)
+        self._flushes = self._said("flush.messages") == "1"
+        self._in_sync = self._said("min.insync.replicas")
+        if settings.ack == "synced":
+            self._refuse_unsynced()
+
+    @property
+    def durability(self) -> str:
+        copies = f"{self._in_sync} in-sync replica{'s' if self._in_sync != '1' else ''}"
+        power = "and power cuts (flush.messages=1)" if self._flushes else "and, once brokers sync, power cuts"
+        return f"acknowledged records are held by {copies} at least; they survive killed brokers {power}"
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def _append(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None] | None,
+        times_ms: Sequence[int],
+        partition: int | None,
+        ack: Ack,
+    ) -> dict[int, int]:
+        if ack == "synced":
+            self._refuse_unsynced()
+        producer = self._open_producer()
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise self._error("appending earlier records, which were not waited for,", failed)
+        ends: dict[int, int] = {}
+        failures: list[Any] = []
+        waiting = len(values)
+
+        def delivered(error: Any, message: Any) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if error is None:
+                where = message.partition()
+                ends[where] = max(ends.get(where, 0), message.offset() + 1)
+            elif ack == "none":
+                self._failed = error
+            else:
+                failures.append(error)
+
+        fenceable = self.settings.transactional_id is not None
+        if fenceable:
+            self._called("beginning a transaction", producer.begin_transaction)
+        self._keyless = (self._keyless + 1) % self.partitions
+        deadline = time.monotonic() + self.settings.timeout_s + _CALL_S
+        for number, value in enumerate(values):
+            key = keys[number] if keys is not None else None
+            where = partition if partition is not None else self._keyless if key is None else self.partition_of(key)
+            while True:
+                try:
+                    producer.produce(self._topic, value, key, where, on_delivery=delivered, timestamp=times_ms[number])
+                    break
+                except BufferError:  # what waits is bounded: let some go first
+                    producer.poll(0.05)
+                    if time.monotonic() > deadline:
+                        raise self._unreachable("appending") from None
+                except self._kafka.KafkaException as error:
+                    raise self._error("appending", error.args[0]) from None
+        if fenceable:
+            self._commit_transaction(producer)
+        if ack == "none" and not fenceable:
+            producer.poll(0)
+            return {}
+        while waiting and not failures:
+            producer.poll(0.1)
+            if time.monotonic() > deadline:
+                raise self._unreachable("appending")
+        if failures:
+            raise self._error("appending", failures[0])
+        return {} if ack == "none" else ends
+
+    def _open_producer(self) -> Any:
+        if self._producer is not None:
+            return self._producer
+        configuration = {
+            **self._base,
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 2,
+            "message.max.bytes": _MOST_MESSAGE_BYTES,
+            "queue.buffering.max.kbytes": 128 << 10,
+            "queue.buffering.max.messages": 1_000_000,
+            "delivery.timeout.ms": int(self.settings.timeout_s * 1000),
+        }
+        name = self.settings.transactional_id
+        if name is not None:
+            configuration["transactional.id"] = name
+            # The broker takes back what a dead producer left open after this long.
+            configuration["transaction.timeout.ms"] = min(int(self.settings.timeout_s * 1000), 900_000)
+        producer = self._kafka.Producer(configuration)
+        if name is not None:
+            self._called("opening transactions", lambda: producer.init_transactions(self.settings.timeout_s))
+        self._producer = producer
+        return producer
+
+    def _commit_transaction(self, producer: Any) -> None:
+        deadline = time.monotonic() + self.settings.timeout_s
+        while True:
+            try:
+                return producer.commit_transaction(max(1.0, deadline - time.monotonic()))
+            except self._kafka.KafkaException as error:
+                said = error.args[0]
+                if said.retriable() and time.monotonic() < deadline:
+                    continue
+                if said.txn_requires_abort():
+                    self._called("taking back a transaction", lambda: producer.abort_transaction(_CALL_S))
+                raise self._error("committing a transaction", said) from None
+
+    def sync(self) -> None:
+        if self._producer is None:
+            return
+        if self._producer.flush(self.settings.timeout_s):
+            raise self._unreachable("appending")
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise self._error("appending", failed)
+
+    def trim(self, partition: int, before: int) -> None:
+        self._known(partition)
+        where = self._kafka.TopicPartition(self._topic, partition, before)
+        self._answered("trimming", lambda: self._admin.delete_records([where], request_timeout=_CALL_S))
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def _read(self, partition: int, offset: int, records: int, size_bytes: int, wait_s: float) -> Batch:
+        found = self._reader(partition).read(offset, records, size_bytes, wait_s)
+        if found is None:
+            start, end = self.start(partition), self.end(partition)
+            if offset > end:
+                raise faults.BeyondEnd(self.name, partition, offset, end)
+            raise faults.TopicTrimmed(self.name, partition, offset, start)
+        return found
+
+    def _reader(self, partition: int) -> PartitionReader:
+        if partition not in self._readers:
+            configuration = {
+                **self._base,
+                "group.id": "penstock",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                "queued.max.messages.kbytes": 16 << 10,
+                "fetch.error.backoff.ms": 50,
+                "fetch.message.max.bytes": 1 << 20,
+            }
+            consumer = self._kafka.Consumer(configuration)
+            self._readers[partition] = PartitionReader(
+                self._kafka, consumer, self._topic, partition, self.settings.timeout_s, self._broken
+            )
+        return self._readers[partition]
+
+    def _broken(self, error: Any) -> Exception:
+        return self._unreachable("reading") if error is None else self._error("reading", error)
+
+    def start(self, partition: int) -> int:
+        self._known(partition)
+        return self._bounds(partition)[0]
+
+    def end(self, partition: int) -> int:
+        self._known(partition)
+        return self._bounds(partition)[1]
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        consumer = self._reader(partition).consumer
+        where = self._kafka.TopicPartition(self._topic, partition)
+        low, high = self._called("asking for offsets", lambda: consumer.get_watermark_offsets(where, timeout=5.0))
+        return int(low), int(high)
+
+    def seek(self, partition: int, time_ms: int) -> int:
+        self._known(partition)
+        consumer = self._reader(partition).consumer
+        where = self._kafka.TopicPartition(self._topic, partition, max(time_ms, 0))
+        found = self._called("seeking", lambda: consumer.offsets_for_times([where], timeout=5.0))[0]
+        if found.error is not None:
+            raise self._error("seeking", found.error)
+        return int(found.offset) if found.offset >= 0 else self.end(partition)
+
+    # --- positions ---------------------------------------------------------------------------------------------
+
+    def commit(self, group: str, positions: Mapping[int, int]) -> None:
+        consumer = self._group(group)
+        for partition, offset in positions.items():
+            end = self.end(partition)
+            if offset > end:
+                raise faults.BeyondEnd(self.name, partition, offset, end)
+        wanted = [self._kafka.TopicPartition(self._topic, where, offset) for where, offset in positions.items()]
+        if not wanted:
+            return
+        done = self._called("committing", lambda: consumer.commit(offsets=wanted, asynchronous=False))
+        for where in done:
+            if where.error is not None:
+                raise self._error("committing", where.error)
+
+    def committed(self, group: str) -> dict[int, int]:
+        consumer = self._group(group)
+        wanted = [self._kafka.TopicPartition(self._topic, partition) for partition in range(self.partitions)]
+        found = self._called("asking for positions", lambda: consumer.committed(wanted, timeout=5.0))
+        return {where.partition: int(where.offset) for where in found if where.offset >= 0}
+
+    def _group(self, group: str) -> Any:
+        check_group(group)
+        if group not in self._groups:
+            self._groups[group] = self._kafka.Consumer({**self._base, "group.id": group, "enable.auto.commit": False})
+        return self._groups[group]
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        try:
+            self.sync()
+        finally:
+            self._closed = True
+            for consumer in [*(reader.consumer for reader in self._readers.values()), *self._groups.values()]:
+                consumer.close()
+
+    # --- the cluster -------------------------------------------------------------------------------------------
+
+    def _found_partitions(self, create: bool) -> int:
+        asked = self.settings.partitions
+        metadata = self._called("asking for the topic", lambda: self._admin.list_topics(timeout=5.0))
+        there = metadata.topics.get(self._topic)
+        if there is None and not create:
+            raise faults.no_topic(self.name)
+        if there is None:
+            self._create(asked or 1)
+            return asked or 1
+        found = len(there.partitions)
+        if asked is not None and found != asked:
+            raise faults.other_partitions(self.name, found, asked)
+        return found
+
+    def _create(self, partitions: int) -> None:
+        chosen = self.settings
+        kept = {
+            "max.message.bytes": str(_MOST_MESSAGE_BYTES),
+            "cleanup.policy": "delete",
+            "retention.ms": "-1" if chosen.retention_s is None else str(int(chosen.retention_s * 1000)),
+            "retention.bytes": str(chosen.retention_bytes or -1),
+            **({"flush.messages": "1"} if chosen.ack == "synced" else {}),
+        }
+        new = self._kafka.admin.NewTopic(
+            self._topic, num_partitions=partitions, replication_factor=chosen.replication, config=kept
+        )
+        exists = self._kafka.KafkaError.TOPIC_ALREADY_EXISTS
+        self._answered("making the topic", lambda: self._admin.create_topics([new], request_timeout=_CALL_S), exists)
+        # Brokers hear of it one after the other.
+        deadline = time.monotonic() + self.settings.timeout_s
+        while True:
+            metadata = self._called("asking for the topic", lambda: self._admin.list_topics(self._topic, timeout=5.0))
+            there = metadata.topics[self._topic]
+            if there.error is None and len(there.partitions) == partitions:
+                return
+            if there.partitions and len(there.partitions) != partitions:
+                raise faults.other_partitions(self.name, len(there.partitions), partitions)
+            if time.monotonic() > deadline:
+                raise self._unreachable("making the topic")
+            time.sleep(0.05)
+
+    def _said(self, setting: str) -> str:
+        """What the topic's configuration says."""
+        kind = self._kafka.admin.ConfigResource.Type.TOPIC
+        resource = self._kafka.admin.ConfigResource(kind, self._topic)
+        ask = lambda: self._admin.describe_configs([resource], request_timeout=_CALL_S)  # noqa: E731
+        found = self._answered("asking for the topic's settings", ask)
+        return str(found[setting].value)
+
+    def _refuse_unsynced(self) -> None:
+        if not self._flushes:
+            raise faults.not_durable(
+                self.name,
+                "ack=synced, but brokers acknowledge before they sync (flush.messages is not 1)",
+                "kafka-configs --alter --add-config flush.messages=1, or say ack=written and trust replicas",
+            )
+
+    def _heard(self, error: Any) -> None:
+        """librdkafka's own threads say what goes wrong behind calls."""
+        self._down = (time.monotonic(), str(error))
+
+    def _unreachable(self, doing: str) -> faults.StreamError:
+        cause = self._down[1] if self._down else "no answer"
+        return faults.Unreachable(self.name, doing, self.settings.timeout_s, cause)
+
+    def _called(self, doing: str, call: Callable[[], Any]) -> Any:
+        """Calls again while brokers are away, for `timeout_s`."""
+        deadline = time.monotonic() + self.settings.timeout_s
+        while True:
+            try:
+                return call()
+            except self._kafka.KafkaException as error:
+                said = error.args[0]
+                if not self._is_away(said):
+                    raise self._error(doing, said) from None
+                if time.monotonic() > deadline:
+                    raise self._error(doing, said) from None
+                time.sleep(0.1)
+
+    def _answered(self, doing: str, ask: Callable[[], dict[Any, Any]], fine: int | None = None) -> Any:
+        """The one answer of an administrator's question."""
+        try:
+            return self._called(doing, lambda: next(iter(ask().values())).result())
+        except faults.StreamError as error:
+            cause = error.__cause__ or error.__context__
+            said = cause.args[0] if isinstance(cause, self._kafka.KafkaException) else None
+            if fine is not None and said is not None and said.code() == fine:
+                return None
+            raise
+
+    def _is_away(self, error: Any) -> bool:
+        codes = self._kafka.KafkaError
+        away = {
+            codes._TRANSPORT,
+            codes._ALL_BROKERS_DOWN,
+            codes._TIMED_OUT,
+            codes._TIMED_OUT_QUEUE,
+            codes._MSG_TIMED_OUT,
+            codes._RESOLVE,
+            codes._WAIT_COORD,
+            codes.REQUEST_TIMED_OUT,
+            codes.COORDINATOR_NOT_AVAILABLE,
+            codes.COORDINATOR_LOAD_IN_PROGRESS,
+            codes.NOT_COORDINATOR,
+            codes.LEADER_NOT_AVAILABLE,
+            codes.NOT_LEADER_FOR_PARTITION,
+            codes.BROKER_NOT_AVAILABLE,
+        }
+        return error.code() in away
+
+    def _error(self, doing: str, error: Any) -> faults.StreamError:
+        codes = self._kafka.KafkaError
+        if error.code() in (codes._FENCED, codes.INVALID_PRODUCER_EPOCH, codes.PRODUCER_FENCED):
+            return faults.Fenced(self.name, self.settings.transactional_id or "")
+        if self._is_away(error):
+            return faults.Unreachable(self.name, doing, self.settings.timeout_s, error.str())
+        return faults.refused(self.name, doing, error.str())
