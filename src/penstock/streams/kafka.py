@@ -6,7 +6,9 @@ all partitions or none, and a producer that comes later with the same name fence
 
 from __future__ import annotations
 
+import atexit
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -30,6 +32,15 @@ _OURS = {
 _MOST_MESSAGE_BYTES = MOST_VALUE_BYTES + MOST_KEY_BYTES + 4096
 _CALL_S = 15.0
 
+_open: weakref.WeakSet[KafkaTopic] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go() -> None:
+    """librdkafka's threads call back into Python, and must not do so into an interpreter that ends."""
+    for topic in list(_open):
+        topic.let_go()
+
 
 class KafkaTopic(Topic):
     """`kafka://HOST:PORT[,HOST:PORT]/TOPIC`."""
@@ -45,7 +56,8 @@ class KafkaTopic(Topic):
                 f"option '{wrong[0]}' is not the address's to say", "docs/streams.md has what is set", "STRM002"
             )
         super().__init__(f"kafka://{servers}/{topic}", 1, settings)
-        self._kafka, self._topic, self._closed = confluent_kafka, topic, False
+        self._kafka: Any = confluent_kafka
+        self._topic, self._closed = topic, False
         self._down: tuple[float, str] | None = None
         self._base = {
             "bootstrap.servers": servers,
@@ -56,9 +68,10 @@ class KafkaTopic(Topic):
             **settings.client,
         }
         try:
-            self._admin = confluent_kafka.admin.AdminClient(self._base)
+            self._admin = self._kafka.admin.AdminClient(self._base)
         except (self._kafka.KafkaException, ValueError, TypeError) as error:
             raise faults.AddressError(f"{self.name}: {error}", "docs/streams.md has the options", "STRM002") from None
+        _open.add(self)
         self._producer: Any = None
         self._failed: Any = None
         self._keyless = 0
@@ -111,7 +124,7 @@ class KafkaTopic(Topic):
         if fenceable:
             self._called("beginning a transaction", producer.begin_transaction)
         self._keyless = (self._keyless + 1) % self.partitions
-        deadline = time.monotonic() + self.settings.timeout_s + _CALL_S
+        deadline = time.monotonic() + self._patience_s() + _CALL_S
         for number, value in enumerate(values):
             key = keys[number] if keys is not None else None
             where = partition if partition is not None else self._keyless if key is None else self.partition_of(key)
@@ -149,7 +162,7 @@ class KafkaTopic(Topic):
             "message.max.bytes": _MOST_MESSAGE_BYTES,
             "queue.buffering.max.kbytes": 128 << 10,
             "queue.buffering.max.messages": 1_000_000,
-            "delivery.timeout.ms": int(self.settings.timeout_s * 1000),
+            "delivery.timeout.ms": int(self._patience_s() * 1000),
         }
         name = self.settings.transactional_id
         if name is not None:
@@ -162,11 +175,16 @@ class KafkaTopic(Topic):
         self._producer = producer
         return producer
 
+    def _patience_s(self) -> float:
+        """How long a record is tried: a cluster that has just made a topic needs some seconds to lead it."""
+        return max(self.settings.timeout_s, 5.0)
+
     def _commit_transaction(self, producer: Any) -> None:
         deadline = time.monotonic() + self.settings.timeout_s
         while True:
             try:
-                return producer.commit_transaction(max(1.0, deadline - time.monotonic()))
+                producer.commit_transaction(max(1.0, deadline - time.monotonic()))
+                return
             except self._kafka.KafkaException as error:
                 said = error.args[0]
                 if said.retriable() and time.monotonic() < deadline:
@@ -211,6 +229,8 @@ class KafkaTopic(Topic):
                 "enable.partition.eof": True,
                 "queued.max.messages.kbytes": 16 << 10,
                 "fetch.error.backoff.ms": 50,
+                # A seek waits for the fetch that is under way.
+                "fetch.wait.max.ms": 100,
                 "fetch.message.max.bytes": 1 << 20,
             }
             consumer = self._kafka.Consumer(configuration)
@@ -282,6 +302,11 @@ class KafkaTopic(Topic):
             self._closed = True
             for consumer in [*(reader.consumer for reader in self._readers.values()), *self._groups.values()]:
                 consumer.close()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Ends librdkafka's threads, whatever waits to be sent."""
+        self._readers, self._groups, self._producer, self._admin = {}, {}, None, None
 
     # --- the cluster -------------------------------------------------------------------------------------------
 
@@ -383,6 +408,9 @@ class KafkaTopic(Topic):
             codes._TIMED_OUT,
             codes._TIMED_OUT_QUEUE,
             codes._MSG_TIMED_OUT,
+            # It was there when it was opened: who leads it is not known yet, or again.
+            codes._UNKNOWN_PARTITION,
+            codes.UNKNOWN_TOPIC_OR_PART,
             codes._RESOLVE,
             codes._WAIT_COORD,
             codes.REQUEST_TIMED_OUT,

@@ -32,13 +32,13 @@ class PartitionReader:
         #: What was fetched and not given: it did not fit.
         self._left: list[Record] = []
         self._position: int | None = None
-        self._at_end = False
+        self._at_end = self._assigned = False
         self._heard = time.monotonic()
 
     def read(self, offset: int, records: int, size_bytes: int, wait_s: float) -> Batch | None:
         """None: the offset is not there. At the end it waits `wait_s`; for what is there, as long as it takes."""
         if offset != self._position:
-            self.consumer.assign([self._kafka.TopicPartition(self._topic, self._partition, offset)])
+            self._go_to(offset)
             self._left, self._position, self._at_end = [], offset, False
             self._heard = time.monotonic()
         found: list[Record] = []
@@ -81,6 +81,17 @@ class PartitionReader:
             elif not self._at_end and time.monotonic() - self._heard > self._timeout_s:
                 self._position = None
                 raise self._broken(None)
+
+    def _go_to(self, offset: int) -> None:
+        where = self._kafka.TopicPartition(self._topic, self._partition, offset)
+        if self._assigned:
+            try:
+                self.consumer.seek(where)
+            except self._kafka.KafkaException:  # it had stopped fetching: an offset was not there
+                self.consumer.assign([where])
+        else:
+            self.consumer.assign([where])
+        self._assigned = True
 
     def _is_nowhere(self, error: Any) -> bool:
         codes = self._kafka.KafkaError

@@ -64,8 +64,8 @@ class RedisTopic(Topic):
         import redis
 
         parts = urlsplit(server)
-        self._redis = redis
-        self._client = redis.Redis.from_url(
+        self._redis: Any = redis
+        self._client: Any = redis.Redis.from_url(
             f"{server}/{settings.db}",
             socket_timeout=min(_ANSWER_S, settings.timeout_s),
             socket_connect_timeout=5.0,
@@ -80,7 +80,7 @@ class RedisTopic(Topic):
         super().__init__(name, 1, settings)
         self._told = ""
         self._tried("opening it", self._look_at_settings)
-        self.partitions = self._tried("opening it", lambda: self._found_partitions(create))
+        self.partitions = self._tried("opening it", self._found_partitions, create)
 
     @property
     def durability(self) -> str:
@@ -126,7 +126,7 @@ class RedisTopic(Topic):
         self._number += 1
         head = [self._number, _PRODUCER_SECONDS]
         script = self._client.register_script(_APPEND)
-        return int(self._tried("appending", lambda: script(keys=keys, args=[*head, *arguments])))
+        return int(self._tried("appending", script, keys=keys, args=[*head, *arguments]))
 
     def _let_go_of_old(self) -> None:
         kept_s = self.settings.retention_s
@@ -142,7 +142,7 @@ class RedisTopic(Topic):
     def trim(self, partition: int, before: int) -> None:
         self._known(partition)
         key, first = self._key(partition), f"0-{before + 1}"
-        self._tried("trimming", lambda: self._client.xtrim(key, minid=first, approximate=False))
+        self._tried("trimming", self._client.xtrim, key, minid=first, approximate=False)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class RedisTopic(Topic):
         while len(found) < records and held < size_bytes:
             first = f"0-{offset + 1 + len(found)}"
             most = min(count, records - len(found))
-            more = self._tried("reading", lambda first=first, most=most: self._client.xrange(stream, first, "+", most))
+            more = self._tried("reading", self._client.xrange, stream, first, "+", most)
             for entry in more:
                 size = len(entry[1][b"v"]) + len(entry[1].get(b"k", b""))
                 if found and held + size > size_bytes:
@@ -188,8 +188,7 @@ class RedisTopic(Topic):
         deadline = time.monotonic() + wait_s
         while (left_s := deadline - time.monotonic()) > 0:
             step_ms = max(1, min(1000, int(min(left_s, self.settings.timeout_s / 2) * 1000)))
-            last = {stream: f"0-{offset}"}
-            if self._tried("reading", lambda last=last, ms=step_ms: self._client.xread(last, count=1, block=ms)):
+            if self._tried("reading", self._client.xread, {stream: f"0-{offset}"}, count=1, block=step_ms):
                 return
 
     def _bounds(self, partition: int) -> tuple[int, int]:
@@ -222,7 +221,7 @@ class RedisTopic(Topic):
         # `m` only rises, so where it first reaches the time is the first record as late.
         while low < high:
             middle = (low + high) // 2
-            found = self._tried("reading", lambda m=middle: self._client.xrange(stream, f"0-{m + 1}", "+", 1))
+            found = self._tried("reading", self._client.xrange, stream, f"0-{middle + 1}", "+", 1)
             if found and int(found[0][1][b"m"]) < time_ms:
                 low = _offset(found[0]) + 1
             else:
@@ -250,14 +249,14 @@ class RedisTopic(Topic):
             if offset > end:
                 raise faults.BeyondEnd(self.name, partition, offset, end)
             key = f"{self._key(partition)}:groups"
-            self._tried("committing", lambda key=key, at=offset: self._client.hset(key, group, at))
+            self._tried("committing", self._client.hset, key, group, offset)
 
     def committed(self, group: str) -> dict[int, int]:
         check_group(group)
         found = {}
         for partition in range(self.partitions):
             key = f"{self._key(partition)}:groups"
-            offset = self._tried("reading", lambda key=key: self._client.hget(key, group))
+            offset = self._tried("reading", self._client.hget, key, group)
             if offset is not None:
                 found[partition] = int(offset)
         return found
@@ -329,7 +328,7 @@ class RedisTopic(Topic):
                 "CONFIG SET appendfsync always, or say ack=written",
             )
 
-    def _tried(self, doing: str, work: Callable[[], T]) -> T:
+    def _tried(self, doing: str, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Does it again while the server is away, for `timeout_s`. Its settings are read anew when it is back."""
         started, pause_s, away = time.monotonic(), _PAUSES_S[0], False
         gone = (self._redis.ConnectionError, self._redis.TimeoutError, self._redis.BusyLoadingError)
@@ -337,7 +336,7 @@ class RedisTopic(Topic):
             try:
                 if away:
                     self._look_at_settings()
-                return work()
+                return work(*arguments, **named)
             except (self._redis.exceptions.AuthenticationError, self._redis.exceptions.AuthorizationError) as error:
                 raise faults.refused(self.name, doing, str(error)) from None
             except gone as error:

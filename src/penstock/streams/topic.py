@@ -214,15 +214,12 @@ class Topic(ABC):
             self._known(partition)
         if len(times_ms) != len(values) or (keys is not None and len(keys) != len(values)):
             raise ValueError("keys and times_ms must be as many as values")
-        total = 0
-        for value in values:
-            if len(value) > MOST_VALUE_BYTES:
-                raise too_large(f"{self.name}: a value of {len(value)} bytes; at most {MOST_VALUE_BYTES} are taken")
-            total += len(value)
-        for key in keys or ():
-            if key is not None and len(key) > MOST_KEY_BYTES:
-                raise too_large(f"{self.name}: a key of {len(key)} bytes; at most {MOST_KEY_BYTES} are taken")
-            total += len(key or b"")
+        sizes = list(map(len, values))
+        given = [len(key) for key in keys or () if key is not None]
+        total = sum(sizes) + sum(given)
+        for what, most, longest in (("value", MOST_VALUE_BYTES, sizes), ("key", MOST_KEY_BYTES, given)):
+            if max(longest, default=0) > most:
+                raise too_large(f"{self.name}: a {what} of {max(longest)} bytes; at most {most} are taken")
         if total > MOST_APPEND_BYTES or len(values) > 1_000_000:
             raise too_large(
                 f"{self.name}: {len(values)} records of {total} bytes at once; "
