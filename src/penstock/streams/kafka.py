@@ -7,6 +7,7 @@ all partitions or none, and a producer that comes later with the same name fence
 from __future__ import annotations
 
 import atexit
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from . import faults
+from .kafka_errors import as_fault, is_away
 from .kafka_reader import PartitionReader
 from .settings import Settings, check_group
 from .topic import MOST_KEY_BYTES, MOST_VALUE_BYTES, Ack, Batch, Topic
@@ -58,6 +60,7 @@ class KafkaTopic(Topic):
         super().__init__(f"kafka://{servers}/{topic}", 1, settings)
         self._kafka: Any = confluent_kafka
         self._topic, self._closed = topic, False
+        self._appending, self._opening = threading.Lock(), threading.Lock()
         self._down: tuple[float, str] | None = None
         self._base = {
             "bootstrap.servers": servers,
@@ -101,6 +104,18 @@ class KafkaTopic(Topic):
     ) -> dict[int, int]:
         if ack == "synced":
             self._refuse_unsynced()
+        # A producer has one transaction at a time.
+        with self._appending:
+            return self._append_in_turn(values, keys, times_ms, partition, ack)
+
+    def _append_in_turn(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None] | None,
+        times_ms: Sequence[int],
+        partition: int | None,
+        ack: Ack,
+    ) -> dict[int, int]:
         producer = self._open_producer()
         if self._failed is not None:
             failed, self._failed = self._failed, None
@@ -219,25 +234,27 @@ class KafkaTopic(Topic):
         return found
 
     def _reader(self, partition: int) -> PartitionReader:
-        if partition not in self._readers:
-            configuration = {
-                **self._base,
-                "group.id": "penstock",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "queued.max.messages.kbytes": 16 << 10,
-                "fetch.error.backoff.ms": 50,
-                # A seek waits for the fetch that is under way.
-                "fetch.wait.max.ms": 100,
-                "fetch.message.max.bytes": 1 << 20,
-            }
-            consumer = self._kafka.Consumer(configuration)
-            self._readers[partition] = PartitionReader(
-                self._kafka, consumer, self._topic, partition, self.settings.timeout_s, self._broken
-            )
-        return self._readers[partition]
+        with self._opening:
+            if partition not in self._readers:
+                self._readers[partition] = self._new_reader(partition)
+            return self._readers[partition]
+
+    def _new_reader(self, partition: int) -> PartitionReader:
+        configuration = {
+            **self._base,
+            "group.id": "penstock",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": 16 << 10,
+            "fetch.error.backoff.ms": 50,
+            # A seek waits for the fetch that is under way.
+            "fetch.wait.max.ms": 100,
+            "fetch.message.max.bytes": 1 << 20,
+        }
+        consumer = self._kafka.Consumer(configuration)
+        return PartitionReader(self._kafka, consumer, self._topic, partition, self.settings.timeout_s, self._broken)
 
     def _broken(self, error: Any) -> Exception:
         return self._unreachable("reading") if error is None else self._error("reading", error)
@@ -356,8 +373,12 @@ class KafkaTopic(Topic):
         kind = self._kafka.admin.ConfigResource.Type.TOPIC
         resource = self._kafka.admin.ConfigResource(kind, self._topic)
         ask = lambda: self._admin.describe_configs([resource], request_timeout=_CALL_S)  # noqa: E731
-        found = self._answered("asking for the topic's settings", ask)
-        return str(found[setting].value)
+        try:
+            return str(self._answered("asking for the topic's settings", ask)[setting].value)
+        except faults.Unreachable:
+            raise
+        except faults.StreamError:  # not everybody may ask
+            return "an unknown number of"
 
     def _refuse_unsynced(self) -> None:
         if not self._flushes:
@@ -383,9 +404,7 @@ class KafkaTopic(Topic):
                 return call()
             except self._kafka.KafkaException as error:
                 said = error.args[0]
-                if not self._is_away(said):
-                    raise self._error(doing, said) from None
-                if time.monotonic() > deadline:
+                if not is_away(said) or time.monotonic() > deadline:
                     raise self._error(doing, said) from None
                 time.sleep(0.1)
 
@@ -400,33 +419,5 @@ class KafkaTopic(Topic):
                 return None
             raise
 
-    def _is_away(self, error: Any) -> bool:
-        codes = self._kafka.KafkaError
-        away = {
-            codes._TRANSPORT,
-            codes._ALL_BROKERS_DOWN,
-            codes._TIMED_OUT,
-            codes._TIMED_OUT_QUEUE,
-            codes._MSG_TIMED_OUT,
-            # It was there when it was opened: who leads it is not known yet, or again.
-            codes._UNKNOWN_PARTITION,
-            codes.UNKNOWN_TOPIC_OR_PART,
-            codes._RESOLVE,
-            codes._WAIT_COORD,
-            codes.REQUEST_TIMED_OUT,
-            codes.COORDINATOR_NOT_AVAILABLE,
-            codes.COORDINATOR_LOAD_IN_PROGRESS,
-            codes.NOT_COORDINATOR,
-            codes.LEADER_NOT_AVAILABLE,
-            codes.NOT_LEADER_FOR_PARTITION,
-            codes.BROKER_NOT_AVAILABLE,
-        }
-        return error.code() in away
-
     def _error(self, doing: str, error: Any) -> faults.StreamError:
-        codes = self._kafka.KafkaError
-        if error.code() in (codes._FENCED, codes.INVALID_PRODUCER_EPOCH, codes.PRODUCER_FENCED):
-            return faults.Fenced(self.name, self.settings.transactional_id or "")
-        if self._is_away(error):
-            return faults.Unreachable(self.name, doing, self.settings.timeout_s, error.str())
-        return faults.refused(self.name, doing, error.str())
+        return as_fault(error, self.name, doing, self.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,7 @@ class PartitionReader:
         timeout_s: float,
         broken: Callable[[Any], Exception],
     ) -> None:
-        self.consumer = consumer
+        self.consumer, self._lock = consumer, threading.Lock()
         self._kafka, self._topic, self._partition = kafka, topic, partition
         self._timeout_s, self._broken = timeout_s, broken
         #: What was fetched and not given: it did not fit.
@@ -37,6 +38,10 @@ class PartitionReader:
 
     def read(self, offset: int, records: int, size_bytes: int, wait_s: float) -> Batch | None:
         """None: the offset is not there. At the end it waits `wait_s`; for what is there, as long as it takes."""
+        with self._lock:
+            return self._read(offset, records, size_bytes, wait_s)
+
+    def _read(self, offset: int, records: int, size_bytes: int, wait_s: float) -> Batch | None:
         if offset != self._position:
             self._go_to(offset)
             self._left, self._position, self._at_end = [], offset, False

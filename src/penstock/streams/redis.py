@@ -9,6 +9,7 @@ times are found.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -75,7 +76,7 @@ class RedisTopic(Topic):
         self._topic = topic
         self._id, self._number = secrets.token_hex(8), 0
         self._keyless, self._trimmed = 0, time.monotonic()
-        self._closed = False
+        self._closed, self._appending = False, threading.Lock()
         name = f"redis://{parts.hostname}:{parts.port or 6379}/{topic}"
         super().__init__(name, 1, settings)
         self._told = ""
@@ -98,6 +99,18 @@ class RedisTopic(Topic):
     ) -> dict[int, int]:
         if ack != "none":
             self._refuse_less(ack)
+        # Appends are numbered, and the script takes a number that is not above the last for a repeat.
+        with self._appending:
+            return self._append_in_turn(values, keys, times_ms, partition, ack)
+
+    def _append_in_turn(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None] | None,
+        times_ms: Sequence[int],
+        partition: int | None,
+        ack: Ack,
+    ) -> dict[int, int]:
         self._keyless = (self._keyless + 1) % self.partitions
         parts: dict[int, list[tuple[bytes | None, bytes, int]]] = {}
         for number, value in enumerate(values):

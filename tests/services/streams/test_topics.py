@@ -147,6 +147,23 @@ def test_reading_waits_for_a_record_and_no_longer_than_told(backend: Backend) ->
     later.join()
 
 
+def test_threads_may_share_a_topic(backend: Backend) -> None:
+    topic = backend.open(partitions=2)
+
+    def write(name: bytes) -> None:
+        for number in range(30):
+            topic.append([b"%d" % number], keys=[name])
+
+    threads = [threading.Thread(target=write, args=(b"thread %d" % n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    found = [record for partition in (0, 1) for record in everything(topic, partition)]
+    for n in range(4):
+        assert [int(r.value) for r in found if r.key == b"thread %d" % n] == [*range(30)]
+
+
 def test_sizes_have_bounds_which_are_said(backend: Backend) -> None:
     topic = backend.open()
     large = bytes(16 << 20)
