@@ -2,7 +2,7 @@
 
 Ours is `Topic.append` of `log:`, batches of 1 MB; Kafka gets the same batches through librdkafka's `produce_batch` into
 one partition of one broker with `log.flush.interval.ms=50`, all acknowledged; raw is `write` and `fdatasync` of the
-same bytes. Every measurement ends when the last byte is synced (Kafka: acknowledged). Processor time is that of both sides.
+same bytes. Every measurement ends when the last byte is synced (Kafka: acknowledged). Processor time is both sides'.
 """
 
 from __future__ import annotations

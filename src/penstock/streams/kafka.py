@@ -7,15 +7,16 @@ all partitions or none, and a producer that comes later with the same name fence
 from __future__ import annotations
 
 import atexit
+import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from . import faults
-from .kafka_errors import as_fault, is_away
+from .kafka_cluster import CALL_S, Cluster
 from .kafka_reader import PartitionReader
 from .settings import Settings, check_group
 from .topic import MOST_KEY_BYTES, MOST_VALUE_BYTES, Ack, Batch, Topic
@@ -32,7 +33,6 @@ _OURS = {
     "auto.offset.reset",
 }
 _MOST_MESSAGE_BYTES = MOST_VALUE_BYTES + MOST_KEY_BYTES + 4096
-_CALL_S = 15.0
 
 _open: weakref.WeakSet[KafkaTopic] = weakref.WeakSet()
 
@@ -61,28 +61,17 @@ class KafkaTopic(Topic):
         self._kafka: Any = confluent_kafka
         self._topic, self._closed = topic, False
         self._appending, self._opening = threading.Lock(), threading.Lock()
-        self._down: tuple[float, str] | None = None
-        self._base = {
-            "bootstrap.servers": servers,
-            "error_cb": self._heard,
-            "log_level": 0,
-            "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 1000,
-            **settings.client,
-        }
-        try:
-            self._admin = self._kafka.admin.AdminClient(self._base)
-        except (self._kafka.KafkaException, ValueError, TypeError) as error:
-            raise faults.AddressError(f"{self.name}: {error}", "docs/streams.md has the options", "STRM002") from None
+        where = {"bootstrap.servers": servers, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1000}
+        self._cluster = Cluster(self._kafka, {**where, **settings.client}, topic, self.name, settings)
         _open.add(self)
         self._producer: Any = None
         self._failed: Any = None
         self._keyless = 0
         self._readers: dict[int, PartitionReader] = {}
         self._groups: dict[str, Any] = {}
-        self.partitions = self._found_partitions(create)
-        self._flushes = self._said("flush.messages") == "1"
-        self._in_sync = self._said("min.insync.replicas")
+        self.partitions = self._cluster.partitions(create, _MOST_MESSAGE_BYTES)
+        self._flushes = self._cluster.setting("flush.messages") == "1"
+        self._in_sync = self._cluster.setting("min.insync.replicas")
         if settings.ack == "synced":
             self._refuse_unsynced()
 
@@ -104,11 +93,16 @@ class KafkaTopic(Topic):
     ) -> dict[int, int]:
         if ack == "synced":
             self._refuse_unsynced()
-        # A producer has one transaction at a time.
-        with self._appending:
-            return self._append_in_turn(values, keys, times_ms, partition, ack)
+        with self._appending:  # a producer has one transaction at a time
+            try:
+                return self._sent(values, keys, times_ms, partition, ack)
+            except BaseException:
+                if self.settings.transactional_id is not None and self._producer is not None:
+                    with contextlib.suppress(self._kafka.KafkaException):  # it is over, or another's by now
+                        self._producer.abort_transaction(CALL_S)
+                raise
 
-    def _append_in_turn(
+    def _sent(
         self,
         values: Sequence[bytes],
         keys: Sequence[bytes | None] | None,
@@ -119,7 +113,7 @@ class KafkaTopic(Topic):
         producer = self._open_producer()
         if self._failed is not None:
             failed, self._failed = self._failed, None
-            raise self._error("appending earlier records, which were not waited for,", failed)
+            raise self._cluster.error("appending earlier records, which were not waited for,", failed)
         ends: dict[int, int] = {}
         failures: list[Any] = []
         waiting = len(values)
@@ -137,9 +131,9 @@ class KafkaTopic(Topic):
 
         fenceable = self.settings.transactional_id is not None
         if fenceable:
-            self._called("beginning a transaction", producer.begin_transaction)
+            self._cluster.called("beginning a transaction", producer.begin_transaction)
         self._keyless = (self._keyless + 1) % self.partitions
-        deadline = time.monotonic() + self._patience_s() + _CALL_S
+        deadline = time.monotonic() + self._patience_s() + CALL_S
         for number, value in enumerate(values):
             key = keys[number] if keys is not None else None
             where = partition if partition is not None else self._keyless if key is None else self.partition_of(key)
@@ -150,9 +144,9 @@ class KafkaTopic(Topic):
                 except BufferError:  # what waits is bounded: let some go first
                     producer.poll(0.05)
                     if time.monotonic() > deadline:
-                        raise self._unreachable("appending") from None
+                        raise self._cluster.unreachable("appending") from None
                 except self._kafka.KafkaException as error:
-                    raise self._error("appending", error.args[0]) from None
+                    raise self._cluster.error("appending", error.args[0]) from None
         if fenceable:
             self._commit_transaction(producer)
         if ack == "none" and not fenceable:
@@ -161,16 +155,16 @@ class KafkaTopic(Topic):
         while waiting and not failures:
             producer.poll(0.1)
             if time.monotonic() > deadline:
-                raise self._unreachable("appending")
+                raise self._cluster.unreachable("appending")
         if failures:
-            raise self._error("appending", failures[0])
+            raise self._cluster.error("appending", failures[0])
         return {} if ack == "none" else ends
 
     def _open_producer(self) -> Any:
         if self._producer is not None:
             return self._producer
         configuration = {
-            **self._base,
+            **self._cluster.configuration,
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 2,
@@ -186,7 +180,7 @@ class KafkaTopic(Topic):
             configuration["transaction.timeout.ms"] = min(int(self.settings.timeout_s * 1000), 900_000)
         producer = self._kafka.Producer(configuration)
         if name is not None:
-            self._called("opening transactions", lambda: producer.init_transactions(self.settings.timeout_s))
+            self._cluster.called("opening transactions", lambda: producer.init_transactions(self.settings.timeout_s))
         self._producer = producer
         return producer
 
@@ -204,23 +198,20 @@ class KafkaTopic(Topic):
                 said = error.args[0]
                 if said.retriable() and time.monotonic() < deadline:
                     continue
-                if said.txn_requires_abort():
-                    self._called("taking back a transaction", lambda: producer.abort_transaction(_CALL_S))
-                raise self._error("committing a transaction", said) from None
+                raise self._cluster.error("committing a transaction", said) from None
 
     def sync(self) -> None:
         if self._producer is None:
             return
         if self._producer.flush(self.settings.timeout_s):
-            raise self._unreachable("appending")
+            raise self._cluster.unreachable("appending")
         if self._failed is not None:
             failed, self._failed = self._failed, None
-            raise self._error("appending", failed)
+            raise self._cluster.error("appending", failed)
 
     def trim(self, partition: int, before: int) -> None:
         self._known(partition)
-        where = self._kafka.TopicPartition(self._topic, partition, before)
-        self._answered("trimming", lambda: self._admin.delete_records([where], request_timeout=_CALL_S))
+        self._cluster.trim(partition, before)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -241,7 +232,7 @@ class KafkaTopic(Topic):
 
     def _new_reader(self, partition: int) -> PartitionReader:
         configuration = {
-            **self._base,
+            **self._cluster.configuration,
             "group.id": "penstock",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
@@ -257,7 +248,7 @@ class KafkaTopic(Topic):
         return PartitionReader(self._kafka, consumer, self._topic, partition, self.settings.timeout_s, self._broken)
 
     def _broken(self, error: Any) -> Exception:
-        return self._unreachable("reading") if error is None else self._error("reading", error)
+        return self._cluster.unreachable("reading") if error is None else self._cluster.error("reading", error)
 
     def start(self, partition: int) -> int:
         self._known(partition)
@@ -270,16 +261,18 @@ class KafkaTopic(Topic):
     def _bounds(self, partition: int) -> tuple[int, int]:
         consumer = self._reader(partition).consumer
         where = self._kafka.TopicPartition(self._topic, partition)
-        low, high = self._called("asking for offsets", lambda: consumer.get_watermark_offsets(where, timeout=5.0))
+        low, high = self._cluster.called(
+            "asking for offsets", lambda: consumer.get_watermark_offsets(where, timeout=5.0)
+        )
         return int(low), int(high)
 
     def seek(self, partition: int, time_ms: int) -> int:
         self._known(partition)
         consumer = self._reader(partition).consumer
         where = self._kafka.TopicPartition(self._topic, partition, max(time_ms, 0))
-        found = self._called("seeking", lambda: consumer.offsets_for_times([where], timeout=5.0))[0]
+        found = self._cluster.called("seeking", lambda: consumer.offsets_for_times([where], timeout=5.0))[0]
         if found.error is not None:
-            raise self._error("seeking", found.error)
+            raise self._cluster.error("seeking", found.error)
         return int(found.offset) if found.offset >= 0 else self.end(partition)
 
     # --- positions ---------------------------------------------------------------------------------------------
@@ -293,21 +286,23 @@ class KafkaTopic(Topic):
         wanted = [self._kafka.TopicPartition(self._topic, where, offset) for where, offset in positions.items()]
         if not wanted:
             return
-        done = self._called("committing", lambda: consumer.commit(offsets=wanted, asynchronous=False))
+        done = self._cluster.called("committing", lambda: consumer.commit(offsets=wanted, asynchronous=False))
         for where in done:
             if where.error is not None:
-                raise self._error("committing", where.error)
+                raise self._cluster.error("committing", where.error)
 
     def committed(self, group: str) -> dict[int, int]:
         consumer = self._group(group)
         wanted = [self._kafka.TopicPartition(self._topic, partition) for partition in range(self.partitions)]
-        found = self._called("asking for positions", lambda: consumer.committed(wanted, timeout=5.0))
+        found = self._cluster.called("asking for positions", lambda: consumer.committed(wanted, timeout=5.0))
         return {where.partition: int(where.offset) for where in found if where.offset >= 0}
 
     def _group(self, group: str) -> Any:
         check_group(group)
         if group not in self._groups:
-            self._groups[group] = self._kafka.Consumer({**self._base, "group.id": group, "enable.auto.commit": False})
+            self._groups[group] = self._kafka.Consumer(
+                {**self._cluster.configuration, "group.id": group, "enable.auto.commit": False}
+            )
         return self._groups[group]
 
     def close(self) -> None:
@@ -323,62 +318,8 @@ class KafkaTopic(Topic):
 
     def let_go(self) -> None:
         """Ends librdkafka's threads, whatever waits to be sent."""
-        self._readers, self._groups, self._producer, self._admin = {}, {}, None, None
-
-    # --- the cluster -------------------------------------------------------------------------------------------
-
-    def _found_partitions(self, create: bool) -> int:
-        asked = self.settings.partitions
-        metadata = self._called("asking for the topic", lambda: self._admin.list_topics(timeout=5.0))
-        there = metadata.topics.get(self._topic)
-        if there is None and not create:
-            raise faults.no_topic(self.name)
-        if there is None:
-            self._create(asked or 1)
-            return asked or 1
-        found = len(there.partitions)
-        if asked is not None and found != asked:
-            raise faults.other_partitions(self.name, found, asked)
-        return found
-
-    def _create(self, partitions: int) -> None:
-        chosen = self.settings
-        kept = {
-            "max.message.bytes": str(_MOST_MESSAGE_BYTES),
-            "cleanup.policy": "delete",
-            "retention.ms": "-1" if chosen.retention_s is None else str(int(chosen.retention_s * 1000)),
-            "retention.bytes": str(chosen.retention_bytes or -1),
-            **({"flush.messages": "1"} if chosen.ack == "synced" else {}),
-        }
-        new = self._kafka.admin.NewTopic(
-            self._topic, num_partitions=partitions, replication_factor=chosen.replication, config=kept
-        )
-        exists = self._kafka.KafkaError.TOPIC_ALREADY_EXISTS
-        self._answered("making the topic", lambda: self._admin.create_topics([new], request_timeout=_CALL_S), exists)
-        # Brokers hear of it one after the other.
-        deadline = time.monotonic() + self.settings.timeout_s
-        while True:
-            metadata = self._called("asking for the topic", lambda: self._admin.list_topics(self._topic, timeout=5.0))
-            there = metadata.topics[self._topic]
-            if there.error is None and len(there.partitions) == partitions:
-                return
-            if there.partitions and len(there.partitions) != partitions:
-                raise faults.other_partitions(self.name, len(there.partitions), partitions)
-            if time.monotonic() > deadline:
-                raise self._unreachable("making the topic")
-            time.sleep(0.05)
-
-    def _said(self, setting: str) -> str:
-        """What the topic's configuration says."""
-        kind = self._kafka.admin.ConfigResource.Type.TOPIC
-        resource = self._kafka.admin.ConfigResource(kind, self._topic)
-        ask = lambda: self._admin.describe_configs([resource], request_timeout=_CALL_S)  # noqa: E731
-        try:
-            return str(self._answered("asking for the topic's settings", ask)[setting].value)
-        except faults.Unreachable:
-            raise
-        except faults.StreamError:  # not everybody may ask
-            return "an unknown number of"
+        self._readers, self._groups, self._producer = {}, {}, None
+        self._cluster.let_go()
 
     def _refuse_unsynced(self) -> None:
         if not self._flushes:
@@ -387,37 +328,3 @@ class KafkaTopic(Topic):
                 "ack=synced, but brokers acknowledge before they sync (flush.messages is not 1)",
                 "kafka-configs --alter --add-config flush.messages=1, or say ack=written and trust replicas",
             )
-
-    def _heard(self, error: Any) -> None:
-        """librdkafka's own threads say what goes wrong behind calls."""
-        self._down = (time.monotonic(), str(error))
-
-    def _unreachable(self, doing: str) -> faults.StreamError:
-        cause = self._down[1] if self._down else "no answer"
-        return faults.Unreachable(self.name, doing, self.settings.timeout_s, cause)
-
-    def _called(self, doing: str, call: Callable[[], Any]) -> Any:
-        """Calls again while brokers are away, for `timeout_s`."""
-        deadline = time.monotonic() + self.settings.timeout_s
-        while True:
-            try:
-                return call()
-            except self._kafka.KafkaException as error:
-                said = error.args[0]
-                if not is_away(said) or time.monotonic() > deadline:
-                    raise self._error(doing, said) from None
-                time.sleep(0.1)
-
-    def _answered(self, doing: str, ask: Callable[[], dict[Any, Any]], fine: int | None = None) -> Any:
-        """The one answer of an administrator's question."""
-        try:
-            return self._called(doing, lambda: next(iter(ask().values())).result())
-        except faults.StreamError as error:
-            cause = error.__cause__ or error.__context__
-            said = cause.args[0] if isinstance(cause, self._kafka.KafkaException) else None
-            if fine is not None and said is not None and said.code() == fine:
-                return None
-            raise
-
-    def _error(self, doing: str, error: Any) -> faults.StreamError:
-        return as_fault(error, self.name, doing, self.settings)
