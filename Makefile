@@ -65,7 +65,12 @@ bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|featur
 	@test -n "$(NAME)" || { echo "error: which one? hint: make bench NAME=libsvm"; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
-soak: setup  ## the slow ones: 100 kills, 6 GB through a flow, 100 million rows in the table
+# TensorFlow weighs 1.7 GB: its own environment, and only here.
+.make/tensorflow: .make/torch tests/services/serving/requirements/tensorflow.txt
+	$(BIN)/python tests/services/serving/environments.py tensorflow
+	@touch $@
+
+soak: .make/tensorflow  ## the slow ones: 100 kills, 6 GB through a flow, 100 million rows in the table, TensorFlow's models
 	cargo test --release -p penstock-table --test memory -- --ignored
 	$(BIN)/pytest -q -m soak
 

@@ -34,6 +34,7 @@ import polars as pl
 import pyarrow as pa
 
 from penstock.data import csv_files, parquet
+from penstock.data.frames import source_of
 from penstock.data.paths import resolve as found
 from penstock.data.schema import Schema
 from penstock.data.text_files import Rejecting
@@ -42,6 +43,7 @@ from penstock.features.operators import apply_lazily
 from penstock.features.resolve import resolve
 from penstock.training.inputs import Layout
 from penstock.training.online import OnlineParameters, Targets, begin
+from penstock.training.online_cuts import Cuts, Position
 from penstock.training.online_scorer import Rates
 
 HERE = Path(__file__).resolve().parent
@@ -98,8 +100,8 @@ def features_file(folder: Path) -> Path:
 class Ours:
     """The operators' own path without a flow around it: a lazy frame's batches into the native trainer."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.rows = folder, rows
         self.plan = plan_of(features_file(folder))
         self.context: Any = SimpleNamespace(batches=batches, collect=lambda f: f.collect(), progress=lambda *a: None)
 
@@ -108,10 +110,13 @@ class Ours:
         types = (("label", "int"), ("*", "str"))
         rejecting = Rejecting("fail", "", lambda *_: None)
         raw = csv_files.scan(files, csv_files.Dialect(sep="\t"), types, rejecting, threads=1)
-        return apply_lazily(self.plan, raw.head(rows), ["label"], "flat", 1)
+        return apply_lazily(self.plan, self.first(raw, rows), ["label"], "flat", 1)
 
     def cache(self, rows: int) -> pl.LazyFrame:
-        return parquet.scan(found(str(self.folder / "rows.parquet"), base=self.folder), "parquet").head(rows)
+        return self.first(parquet.scan(found(str(self.folder / "rows.parquet"), base=self.folder), "parquet"), rows)
+
+    def first(self, frame: pl.LazyFrame, rows: int) -> pl.LazyFrame:
+        return frame if rows == self.rows else frame.head(rows)
 
     def learn(
         self, frame: pl.LazyFrame, alpha: float, rank: int, chunk: int = BATCH_ROWS
@@ -132,12 +137,17 @@ class Ours:
                 done, _, loss, _ = stream.trainer.progress()
                 blocks.append((done, done * loss))
 
-        stream.learn(watched(), targets, 1)
+        stream.learn(watched(), targets, Position(), Cuts(self.folder, 0))
         seconds = time.process_time() - started
         return seconds, stream.trainer.progress()[2], blocks
 
 
 def batches(frame: pl.LazyFrame, chunk: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """As the local engine's context gives them to a trainer; blocks of `chunk` rows where that is not its own."""
+    source = source_of(frame)
+    if source is not None and chunk == BATCH_ROWS:
+        yield from source.batches(None)
+        return
     for part in frame.collect_batches(chunk_size=chunk, maintain_order=True, engine="streaming"):
         yield from part.to_arrow().to_batches()
 
@@ -196,7 +206,7 @@ def main() -> None:
         folder = Path(name)
         harness.say(f"generating {rows:,} rows ...")
         features = generate(folder, rows)
-        ours = Ours(folder)
+        ours = Ours(folder, rows)
         ours.text(rows).sink_parquet(folder / "rows.parquet", compression="uncompressed")
         fm_keys = ours.cache(fm_rows).select(pl.col("keys").explode()).collect()["keys"].n_unique()
         bits = {0: hash_bits(features), RANK: hash_bits(fm_keys * (1 + len(NAMES) * RANK))}

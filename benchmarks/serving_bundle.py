@@ -31,7 +31,7 @@ LOW_52 = (1 << 52) - 1
 TREES = 200
 TREE_ROWS = 20_000
 #: Written when what is made here changes.
-FORMAT = "1"
+FORMAT = "2"
 
 
 def text_of(number: int) -> str:

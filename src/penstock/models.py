@@ -40,7 +40,7 @@ def push(
     than 1e-5 + 1e-4 |score|. `tolerance` (absolute) and `unproven` are recorded in the version. `framework`: by the
     file where it is not given. `factory`: `module:function` making the module of a PyTorch state dict. `trust_pickle`:
     a pickle runs whatever it holds; it is opened in a limited process, but opened. Raises as `Registry.push` does, and
-    `ConversionError` (REG015 to REG019).
+    `ConversionError` (REG015 to REG019, REG021).
     """
     from penstock.registry import Registry
     from penstock.registry.arriving import arriving

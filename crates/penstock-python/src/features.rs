@@ -59,7 +59,7 @@ fn row_error(py: Python<'_>, error: &RowError) -> PyErr {
     }
 }
 
-fn apply_error(py: Python<'_>, error: ApplyError) -> PyErr {
+pub(crate) fn apply_error(py: Python<'_>, error: ApplyError) -> PyErr {
     match error {
         ApplyError::Row(row) => row_error(py, &row),
         other => PyValueError::new_err(other.to_string()),
@@ -144,8 +144,8 @@ impl PyDictionary {
 
 /// A compiled feature plan. Immutable and safe to use from several threads; the GIL is released while it works.
 #[pyclass(name = "Plan", frozen, module = "penstock._native")]
-struct PyPlan {
-    plan: Plan,
+pub(crate) struct PyPlan {
+    pub(crate) plan: Plan,
     /// Working memory for single rows; callers on other threads bring their own when it is taken.
     scratch: Mutex<Scratch>,
     /// The names that rows are read and written by, as Python objects made once.
@@ -335,7 +335,7 @@ fn borrowed(batch: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
     unsafe { RecordBatch::from_pyarrow_bound_unchecked(batch) }
 }
 
-fn form_of(name: &str) -> PyResult<Form> {
+pub(crate) fn form_of(name: &str) -> PyResult<Form> {
     match name {
         "slots" => Ok(Form::Slots),
         "flat" => Ok(Form::Flat),

@@ -6,6 +6,9 @@ mod fault;
 mod rows;
 mod snapshot;
 
+pub(crate) use cuts::folder;
+pub(crate) use fault::to_py as artefact_error;
+
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use penstock_table::{

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rows of one finished epoch, in whichever form is smaller.
 enum Frozen {
@@ -57,8 +58,7 @@ impl Epoch {
 /// One shard's changed rows and evicted hashes.
 pub struct Changes {
     /// Changed in the current epoch, one bit a row.
-    bits: Vec<u64>,
-    changed: u32,
+    bits: Vec<AtomicU64>,
     frozen: VecDeque<(u32, Arc<Epoch>)>,
     /// Evicted in the current epoch.
     gone: Vec<u64>,
@@ -80,7 +80,6 @@ impl Changes {
     pub fn at(epoch: u32, oldest: u32, frozen: VecDeque<(u32, Arc<Epoch>)>) -> Changes {
         Changes {
             bits: Vec::new(),
-            changed: 0,
             tombstones: frozen.iter().map(|(_, epoch)| epoch.gone.len()).sum(),
             frozen,
             gone: Vec::new(),
@@ -98,7 +97,7 @@ impl Changes {
     pub fn reach(&mut self, end: u32) {
         let words = (end as usize).div_ceil(64);
         if words > self.bits.len() {
-            self.bits.resize(words, 0);
+            self.bits.resize_with(words, AtomicU64::default);
         }
     }
 
@@ -111,19 +110,27 @@ impl Changes {
     #[inline(always)]
     pub fn mark(&mut self, row: u32) -> bool {
         let bit = 1 << (row & 63);
-        let word = &mut self.bits[row as usize >> 6];
+        let word = self.bits[row as usize >> 6].get_mut();
         let first = *word & bit == 0;
         *word |= bit;
-        self.changed += u32::from(first);
         first
+    }
+
+    /// The same for a holder of `&`: threads that each change rows of their own may share a word of bits.
+    #[inline(always)]
+    pub fn mark_beside(&self, row: u32) {
+        let bit = 1 << (row & 63);
+        let word = &self.bits[row as usize >> 6];
+        // Most rows that are found have been changed in this epoch before.
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
     }
 
     /// A row that went: its number may be another key's later.
     pub fn unmark(&mut self, row: u32) {
         let bit = 1 << (row & 63);
-        let word = &mut self.bits[row as usize >> 6];
-        self.changed -= u32::from(*word & bit != 0);
-        *word &= !bit;
+        *self.bits[row as usize >> 6].get_mut() &= !bit;
     }
 
     pub fn bury(&mut self, hash: u64) {
@@ -152,21 +159,22 @@ impl Changes {
     /// Ends the epoch: what it changed becomes a set of its own. Returns the words of bits that it was told by.
     pub fn freeze(&mut self) -> usize {
         let words = self.bits.len();
-        let rows = if (self.changed as usize) * 2 < words {
-            let rows = Frozen::List(rows_of(&self.bits).take(self.changed as usize).collect());
-            if self.changed > 0 {
-                self.bits.fill(0);
-            }
-            rows
+        let bits: Box<[u64]> = self
+            .bits
+            .iter_mut()
+            .map(|word| std::mem::take(word.get_mut()))
+            .collect();
+        let changed: u32 = bits.iter().map(|word| word.count_ones()).sum();
+        let rows = if (changed as usize) * 2 < words {
+            Frozen::List(rows_of(&bits).collect())
         } else {
-            Frozen::Bits(std::mem::replace(&mut self.bits, vec![0; words]).into())
+            Frozen::Bits(bits)
         };
         let mut gone = std::mem::take(&mut self.gone);
         gone.shrink_to_fit();
         self.frozen
             .push_back((self.epoch, Arc::new(Epoch { rows, gone })));
         self.epoch += 1;
-        self.changed = 0;
         words
     }
 
@@ -186,7 +194,8 @@ impl Changes {
 
     /// The numbers of rows changed in `since` or later, ascending, each once. Rows that went since may be among them.
     pub fn rows_since(&self, since: u32) -> Vec<u32> {
-        let mut all = self.bits.clone();
+        let now = self.bits.iter().map(|word| word.load(Ordering::Relaxed));
+        let mut all: Vec<u64> = now.collect();
         for (_, set) in self.frozen.iter().filter(|(epoch, _)| *epoch >= since) {
             match &set.rows {
                 Frozen::Bits(bits) => all

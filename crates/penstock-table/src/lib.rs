@@ -57,7 +57,7 @@ pub use optimizers::user::{UserCall, UserContext, UserFunction};
 pub use optimizers::{Column, Optimizer};
 pub use parts::RowParts;
 pub use penstock_disk as disk;
-pub use places::{Place, Places};
+pub use places::Place;
 pub use pool::{Bag, Layout, Pooling};
 pub use room::Memory;
 pub use shard::Work;

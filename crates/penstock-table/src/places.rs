@@ -1,18 +1,18 @@
 //! Rows in place: a trainer with a step of its own finds each key of a batch once, then reads and writes its row there.
 //!
 //! The general `lookup` and `update` copy values out and gradients in, count and stamp. What lies here is for an owner
-//! that does all of that itself, or does not need it: rows found this way are neither counted, stamped nor marked as
-//! changed after they were made, and the table is not swept while places are held. Its owner says which rows go.
+//! that does all of that itself, or does not need it: rows found this way are neither counted nor stamped, and the table
+//! is not swept while places are held. Its owner says which rows go. Rows that it will write are found by `find_to_write`
+//! (and given to `keep_places` while a cut is open), so that cuts see what changed.
 
 use crate::config::{Admission, Engine, TableConfig};
 use crate::error::{Result, TableError};
 use crate::half::Dtype;
-use crate::hash::BUCKETS;
 use crate::hash::mix;
-use crate::index::{BUCKETS_A_SHARD, Home};
+use crate::index::Home;
 use crate::line::{Line, Plain, Search, prefetch};
 use crate::lookup::shard_of;
-use crate::shard::{Inserting, Shard, Shared};
+use crate::shard::{Shard, Shared};
 use crate::simd::at_each_level;
 use crate::table::Table;
 
@@ -49,17 +49,10 @@ impl Place {
     }
 }
 
-/// A table whose rows are read and written in place.
-pub struct Places {
-    table: Table,
-    inserting: Inserting,
-    /// The bucket and the line that a sweep visits next.
-    cursor: (usize, u32),
-}
-
-impl Places {
-    /// Values must be fp32, and nothing may evict.
-    pub fn new(config: TableConfig) -> Result<Places> {
+/// Rows in place: fp32, of a table that `in_place` made.
+impl Table {
+    /// A table whose rows are read and written in place. Values must be fp32, and nothing may evict.
+    pub fn in_place(config: TableConfig) -> Result<Table> {
         let refuse = |what: &str| {
             Err(TableError::Config {
                 table: config.name.clone(),
@@ -72,43 +65,61 @@ impl Places {
         if !config.eviction.is_none() {
             return refuse("rows in place cannot be evicted");
         }
-        Ok(Places {
-            table: Table::new(config, Engine::default())?,
-            inserting: Inserting::default(),
-            cursor: (0, 0),
-        })
-    }
-
-    pub fn table(&self) -> &Table {
-        &self.table
+        Table::new(config, Engine::default())
     }
 
     /// The place of each key by its mixed hash; `Place::NONE` for a key without a row. The rows' first lines are asked for.
-    pub fn find(&self, hashes: &[u64], places: &mut [Place]) {
+    pub fn find_to_read(&self, hashes: &[u64], places: &mut [Place]) {
+        self.find_places(hashes, places, false);
+    }
+
+    /// The same of rows that are written before the next cut: they count as changed.
+    pub fn find_to_write(&self, hashes: &[u64], places: &mut [Place]) {
+        self.find_places(hashes, places, true);
+    }
+
+    fn find_places(&self, hashes: &[u64], places: &mut [Place], mark: bool) {
         assert_eq!(hashes.len(), places.len());
-        let (shared, shards) = (&self.table.shared, &self.table.shards[..]);
+        let (shared, shards) = (&self.shared, &self.shards[..]);
         for (hashes, places) in hashes.chunks(BLOCK).zip(places.chunks_mut(BLOCK)) {
             // SAFETY: the table's level is available, the shards are all of them, lengths are equal.
-            unsafe { find(shared.level, shared, shards, hashes, places) }
+            unsafe { find(shared.level, shared, shards, hashes, places, mark) }
         }
     }
 
-    /// A sighting of a key by its mixed hash: its row if it has one or this sighting admits it. The row is new as `config` says.
+    /// Whether a cut is open: what is written has to be kept before.
+    pub fn is_being_cut(&mut self) -> bool {
+        self.end_given_up_cut();
+        self.shards[0].keep.is_some()
+    }
+
+    /// Keeps the rows of these keys as they are for the open cut: they are about to be written.
+    pub fn keep_places(&mut self, hashes: &[u64]) {
+        let Table { shared, shards, .. } = self;
+        for &hash in hashes {
+            let shard = &mut shards[shard_of(hash)];
+            if let Some(row) = shard.buckets.find(&shared.lines, hash) {
+                shard.save(&shared.layout, row, hash);
+            }
+        }
+    }
+
+    /// A sighting of a key by its mixed hash: its row, to be written, if it has one or this sighting admits it. The row is
+    /// new as `config` says.
     pub fn sight(&mut self, hash: u64) -> Result<Place> {
-        let Table { shared, shards, .. } = &self.table;
-        let shard = &shards[shard_of(hash)];
-        let line = shard.buckets.home_line(&shared.lines, hash);
+        let shard = &self.shards[shard_of(hash)];
+        let line = shard.buckets.home_line(&self.shared.lines, hash);
         // A home line knows of most absent keys that they are nowhere: no walk over the full lines behind it.
         // SAFETY: the line is this hash's; `Plain` needs no instructions.
         let found = match unsafe { shard.buckets.find_at_home::<Plain>(line, hash) } {
             Home::Row(row) => Some(row),
             Home::Absent => None,
-            Home::Beyond => shard.buckets.find(&shared.lines, hash),
+            Home::Beyond => shard.buckets.find(&self.shared.lines, hash),
         };
-        if let Some(row) = found {
-            return Ok(Place(shard.rows.row(&shared.layout, row).values.cast()));
+        match found {
+            Some(row) => Ok(self.written_at(hash, row)),
+            None => self.sight_absent(hash),
         }
-        self.sight_absent(hash)
     }
 
     /// The same of a key that has no row.
@@ -118,7 +129,7 @@ impl Places {
             shards,
             clock,
             ..
-        } = &mut self.table;
+        } = self;
         let shard = &mut shards[shard_of(hash)];
         clock.sightings += 1;
         match shared.config.admission {
@@ -126,6 +137,9 @@ impl Places {
                 least, halve_every, ..
             } if least > 1 => {
                 let halvings = (clock.sightings / halve_every) as u32;
+                if let Some(keep) = &mut shard.keep {
+                    keep.save_sketch(&shard.sketch, hash);
+                }
                 if shard.sketch.add(hash, 1, halvings) < least {
                     return Ok(Place::NONE);
                 }
@@ -141,50 +155,44 @@ impl Places {
         self.make(hash)
     }
 
-    /// A key's row, made now whatever admission says.
+    /// A key's row, to be written, made now whatever admission says.
     pub fn insert(&mut self, key: u64) -> Result<Place> {
         let hash = mix(key);
-        let shard = &self.table.shards[shard_of(hash)];
-        match shard.buckets.find(&self.table.shared.lines, hash) {
-            Some(row) => Ok(Place(
-                shard.rows.row(&self.table.shared.layout, row).values.cast(),
-            )),
+        let shard = &self.shards[shard_of(hash)];
+        match shard.buckets.find(&self.shared.lines, hash) {
+            Some(row) => Ok(self.written_at(hash, row)),
             None => self.make(hash),
         }
     }
 
     /// Lines of the index.
     pub fn lines(&self) -> u64 {
-        let lines = self.table.shards.iter().map(|shard| shard.buckets.bytes());
+        let lines = self.shards.iter().map(|shard| shard.buckets.bytes());
         lines.sum::<u64>() / size_of::<Line>() as u64
     }
 
-    /// Visits the next `lines` lines of the index, round and round, and drops each row that `condemned` says so of, given its
-    /// values. Places that were found before are void.
-    pub fn sweep(&mut self, lines: u64, mut condemned: impl FnMut(*const f32) -> bool) {
-        let Table { shared, shards, .. } = &mut self.table;
-        for _ in 0..lines {
-            let (bucket, line) = self.cursor;
-            let shard = &mut shards[bucket / BUCKETS_A_SHARD];
-            let local = bucket % BUCKETS_A_SHARD;
-            let found = *shard.buckets.line(&shared.lines, local, line);
-            self.cursor = if line + 1 < shard.buckets.lines(local) {
-                (bucket, line + 1)
-            } else {
-                ((bucket + 1) % BUCKETS, 0)
-            };
-            for entry in found.entries() {
-                let row = shard.rows.row(&shared.layout, found.row(entry));
-                if condemned(row.values.cast_const().cast()) {
-                    // No tombstone: nobody is told of changes here.
-                    let hash = shard.buckets.hash_in(local, &found, entry);
-                    if let Some(number) = shard.buckets.remove(&shared.lines, hash) {
-                        shard.rows.release(&shared.layout, number);
-                        shard.changes.unmark(number);
-                    }
-                }
-            }
+    /// Visits the next `lines` lines of the index, at most to its end, and drops each row that `condemned` says so of, given
+    /// its values. Places that were found before are void.
+    pub fn sweep_places(&mut self, lines: u64, mut condemned: impl FnMut(*const f32) -> bool) {
+        let swept = self.judge.sweep_by(
+            &self.shared,
+            &mut self.shards,
+            &mut self.clock.cursor,
+            lines,
+            |values| condemned(values.cast()),
+        );
+        if swept.evicted > 0 {
+            self.bound_tombstones();
         }
+    }
+
+    fn written_at(&mut self, hash: u64, row: u32) -> Place {
+        let shard = &mut self.shards[shard_of(hash)];
+        if shard.keep.is_some() {
+            shard.save(&self.shared.layout, row, hash);
+        }
+        shard.changes.mark(row);
+        Place(shard.rows.row(&self.shared.layout, row).values.cast())
     }
 
     fn make(&mut self, hash: u64) -> Result<Place> {
@@ -192,9 +200,11 @@ impl Places {
             shared,
             shards,
             clock,
+            workers,
             ..
-        } = &mut self.table;
-        match shards[shard_of(hash)].create(shared, hash, 1, clock.now_s, &mut self.inserting) {
+        } = self;
+        let by = &mut workers[0].inserting;
+        match shards[shard_of(hash)].create(shared, hash, 1, clock.now_s, by) {
             Some(row) => Ok(Place(row.values.cast())),
             None => Err(TableError::OutOfMemory {
                 table: shared.config.name.clone(),
@@ -210,6 +220,7 @@ unsafe fn find_body<S: Search>(
     shards: &[Shard],
     hashes: &[u64],
     places: &mut [Place],
+    mark: bool,
 ) {
     let mut lines = [std::ptr::null::<Line>(); AHEAD];
     let mut beyond = [0u8; BLOCK];
@@ -222,7 +233,7 @@ unsafe fn find_body<S: Search>(
             let shard = &shards[shard_of(hash)];
             // SAFETY: the line is this hash's; the caller vouches for S.
             places[at] = match unsafe { shard.buckets.find_at_home::<S>(lines[turn], hash) } {
-                Home::Row(number) => approach(shared, shard, number),
+                Home::Row(number) => approach(shared, shard, number, mark),
                 Home::Absent => Place::NONE,
                 Home::Beyond => {
                     prefetch(lines[turn].wrapping_add(1));
@@ -245,13 +256,16 @@ unsafe fn find_body<S: Search>(
         let hash = hashes[at as usize];
         let shard = &shards[shard_of(hash)];
         if let Some(number) = shard.buckets.find(&shared.lines, hash) {
-            places[at as usize] = approach(shared, shard, number);
+            places[at as usize] = approach(shared, shard, number, mark);
         }
     }
 }
 
 #[inline(always)]
-fn approach(shared: &Shared, shard: &Shard, number: u32) -> Place {
+fn approach(shared: &Shared, shard: &Shard, number: u32, mark: bool) -> Place {
+    if mark {
+        shard.changes.mark_beside(number);
+    }
     let row = shard.rows.row(&shared.layout, number);
     prefetch(row.values);
     if shared.layout.value_stride > 64 {
@@ -263,5 +277,5 @@ fn approach(shared: &Shared, shard: &Shard, number: u32) -> Place {
 at_each_level! {
     /// # Safety
     /// `level` is available; `shards` are all of the table's; at most `BLOCK` hashes, and a place each.
-    unsafe fn find(shared: &Shared, shards: &[Shard], hashes: &[u64], places: &mut [Place]) = find_body
+    unsafe fn find(shared: &Shared, shards: &[Shard], hashes: &[u64], places: &mut [Place], mark: bool) = find_body
 }

@@ -43,8 +43,13 @@ pub struct Store {
 impl Store {
     /// A new table; returns its number.
     pub fn add_table(&mut self, config: TableConfig, engine: Engine) -> Result<usize> {
-        self.tables.push(Table::new(config, engine)?);
-        Ok(self.tables.len() - 1)
+        Ok(self.add(Table::new(config, engine)?))
+    }
+
+    /// A table that was made elsewhere; returns its number.
+    pub fn add(&mut self, table: Table) -> usize {
+        self.tables.push(table);
+        self.tables.len() - 1
     }
 
     /// Declares a slot, which may share a table with others.

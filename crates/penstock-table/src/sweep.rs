@@ -79,15 +79,47 @@ impl Judge {
         budget: u64,
         now: u32,
     ) -> Swept {
+        if shared.config.eviction.is_none() {
+            return Swept::default();
+        }
+        self.visit(shared, shards, cursor, budget, |judge| {
+            judge.judge(shared, now);
+        })
+    }
+
+    /// The same by the caller's rule: whether a row goes, given its values.
+    pub fn sweep_by(
+        &mut self,
+        shared: &Shared,
+        shards: &mut [Shard],
+        cursor: &mut Cursor,
+        budget: u64,
+        mut goes: impl FnMut(*const u8) -> bool,
+    ) -> Swept {
+        self.visit(shared, shards, cursor, budget, |judge| {
+            judge.condemned.clear();
+            let condemned = judge.candidates.iter().filter(|held| goes(held.row.values));
+            judge.condemned.extend(condemned.map(|held| held.hash));
+        })
+    }
+
+    fn visit(
+        &mut self,
+        shared: &Shared,
+        shards: &mut [Shard],
+        cursor: &mut Cursor,
+        budget: u64,
+        mut judge: impl FnMut(&mut Judge),
+    ) -> Swept {
         let mut swept = Swept::default();
-        while swept.lines < budget && !shared.config.eviction.is_none() {
+        while swept.lines < budget {
             let shard = &mut shards[cursor.bucket as usize / BUCKETS_A_SHARD];
             let bucket = cursor.bucket as usize % BUCKETS_A_SHARD;
             let lines = shard.buckets.lines(bucket);
             let from = cursor.line.min(lines);
             let to = lines.min(from + TOGETHER.min((budget - swept.lines).min(16) as u32));
             self.gather(shared, shard, bucket, from, to);
-            self.judge(shared, now);
+            judge(self);
             for &hash in &self.condemned {
                 shard.evict(shared, hash);
             }

@@ -25,7 +25,7 @@ pub struct Table {
     pub(crate) shards: Vec<Shard>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) pool: Option<Arc<rayon::ThreadPool>>,
-    judge: Judge,
+    pub(crate) judge: Judge,
     order: Vec<u32>,
     pub(crate) clock: Clock,
     /// Another one whenever rows went: rows read under it are where they were. No two tables ever have the same.

@@ -18,7 +18,7 @@ VERBS = ("promote", "rollback", "status")
     epilog="Example:  penstock release ctr/5 --canary 10 --sticky user_id && penstock release promote ctr",
     context_settings={"ignore_unknown_options": False},
 )
-@click.argument("words", nargs=-1, required=True, metavar="NAME/VERSION | promote NAME | rollback NAME | status NAME")
+@click.argument("words", nargs=-1, required=True, metavar="NAME/VERSION | promote NAME | rollback NAME | status [NAME]")
 @click.option("--canary", type=float, metavar="PERCENT", help="Give the version so much of live's traffic.")
 @click.option("--sticky", default="", metavar="COLUMN", help="The input whose value decides who gets which version.")
 @click.option("--shadow", is_flag=True, help="Let it score what live answers; nobody sees its replies.")
@@ -31,11 +31,20 @@ def release(
 ) -> int:  # fmt: skip
     """Change which version of a model answers, without touching the configuration, and see what came of it.
 
-    VERSION is a label of the configuration, or a version of the registry (models:/NAME/VERSION).
+    VERSION is a label of the configuration, or a version of the registry (models:/NAME/VERSION). `status` alone tells
+    of every model that a host of this machine serves.
     """
-    from penstock.serving.hosts import config_of
+    from penstock.serving.hosts import config_of, running_hosts
     from penstock.serving.releases import open_releases
 
+    if words == ("status",):
+        hosts = [config] if config is not None else [path for path, _ in running_hosts()]
+        opened = [open_releases(path) for path in hosts]
+        every = [each.status(name) for each in opened for name in each.config.blocks]
+        none = "no host runs on this machine; `penstock serve CONFIG` starts one"
+        text = "\n\n".join(_table(one) for one in every) or none
+        click.echo(json.dumps(every, indent=1) if as_json else text)
+        return 0
     verb, name, version = _words(words)
     releases = open_releases(config if config is not None else config_of(name))
     if verb == "status":
@@ -54,6 +63,7 @@ def release(
         raise PenstockError(f"the host refused it: {outcome.refused}", "what served before still does", "SERV012")
     if not as_json:
         shares = ", ".join(f"{label} {share:g} %" for label, share in outcome.release.traffic.items() if share)
+        shares += "".join(f", shadow {label}" for label in outcome.release.shadow)
         later = "" if outcome.applied else " (no host runs: taken up when it starts)"
         click.echo(f"{name}: {shares}{later}")
     return 0
@@ -77,15 +87,38 @@ def _table(status: dict[str, Any]) -> str:
     lines = [f"model    {status['model']}", f"host     {where}"]
     if status["sticky"]:
         lines.append(f"sticky   {status['sticky']}")
-    lines.append(f"\n{'version':<10} {'role':<8} {'percent':>7}  {'state':<10} {'bundle':<12}  reference")
-    for v in status["versions"]:
-        reason = f"  ({v['reason']})" if v["reason"] else ""
-        head = f"{v['version']:<10} {v['role']:<8} {v['percent']:>7g}  {v['state']:<10} {v['bundle'][:12]:<12}"
-        lines.append(f"{head}  {v['reference']}{reason}")
+    since = status["released"]
+    lines.append(f"split    by a release since {_utc(since)}, not by the file" if since else "split    by the file")
+    versions = status["versions"]
+    wide = max(7, *(len(v["version"]) for v in versions))
+    counts = ("requests", "failed", "late", "busy", "waiting")
+    head = f"{'version':<{wide}}  {'role':<10}  percent  {'state':<9}" + "".join(f"  {name:>8}" for name in counts)
+    lines.append(f"\n{head}  {'bundle':<12}  reference")
+    for v in versions:
+        meant = v["fixed"] not in ("", v["reference"]) and v["reference"].startswith("models:/")
+        named = f" = {v['fixed'].removeprefix('models:/')}" if meant else ""
+        row = f"{v['version']:<{wide}}  {v['role']:<10}  {v['percent']:>7g}  {v['state']:<9}"
+        row += "".join(f"  {v[name]:>8,}" if host else f"  {'-':>8}" for name in counts)
+        lines.append(f"{row}  {v['bundle'][:12]:<12}  {v['reference']}{named}")
+        if v["reason"]:
+            lines.append(f"{'':<{wide}}  {v['reason']}")
+        if v["watched"]:
+            lines.append(f"{'':<{wide}}  guarded: {_watched(v['watched'])}")
     if status["changes"]:
         lines.append("\nlast changes")
     for change in status["changes"]:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(change["time"]))
         why = f": {change['why']}" if change["why"] else ""
-        lines.append(f"  {when}Z  {change['what']} by {change['who']}{why}")
+        lines.append(f"  {_utc(change['time'])}  {change['what']} by {change['who']}{why}")
     return "\n".join(lines)
+
+
+def _watched(seen: dict[str, int]) -> str:
+    def share(failed: int, of: int) -> str:
+        return f"{failed:,} of {of:,} failed" + (f" ({100 * failed / of:.2g} %)" if failed else "")
+
+    beside = share(seen["live_failed"], seen["live_requests"])
+    return f"{share(seen['failed'], seen['requests'])}; live beside it: {beside}"
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from penstock.data.home import HOME
 from penstock.data.leftovers import clear
 from penstock.errors import PenstockError, RequestError, did_you_mean
 from penstock.flow import collect
@@ -23,7 +24,7 @@ from penstock.flow.launcher import EVENTS, LOG
 from penstock.flow.progress import said_seconds, told, watcher
 from penstock.flow.records import RunRecord
 from penstock.flow.store import RunStore
-from penstock.flow.store_places import FOLDER, HOME, known_stores, store_folder
+from penstock.flow.store_places import FOLDER, known_stores, store_folder
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")

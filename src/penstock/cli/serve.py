@@ -22,7 +22,10 @@ def serve(config: Path | None, check: bool, as_json: bool, token: bool) -> int:
 
     Prints `serving http=HOST:PORT grpc=HOST:PORT` on stdout once every model is ready; the log, a JSON object a line,
     goes to stderr. The file is watched: a change is checked, then applied; a bad one is refused. SIGTERM drains, then
-    ends it.
+    ends it: exit 0. Exit 2: the file cannot be.
+
+    While it runs, `penstock release status` says who answers and how it goes, `penstock release rollback NAME` takes
+    the last change back, and GET /metrics on the HTTP port counts. docs/serving.md: settings, log lines, metrics.
     """
     if token:
         made = secrets.token_urlsafe(32)

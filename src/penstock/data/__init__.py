@@ -2,7 +2,3 @@
 
 In: paths and URLs. Out: lazy frames, and files written whole or not at all. Read `schema.py` first.
 """
-
-from penstock.data.schema import Column, Info, ModelInfo, Role, Schema
-
-__all__ = ["Column", "Info", "ModelInfo", "Role", "Schema"]

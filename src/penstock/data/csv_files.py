@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow as pa
 from penstock import native
 from penstock.data.names import parts
 from penstock.data.paths import File, matching
-from penstock.data.text_files import SAMPLE_ROWS, NativeFile, Rejecting, native_file, sentence, text_frame
+from penstock.data.text_files import SAMPLE_ROWS, NativeFile, NativeReader, Rejecting, native_file, sentence, text_frame
 from penstock.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ def scan(files: Sequence[File], dialect: Dialect, types: Types, rejecting: Rejec
     """All rows of the files, in order; the columns are the first file's."""
     known = columns(files, dialect, types)
 
-    def start(opened: list[NativeFile], wanted: list[bool]) -> Iterable[Any]:
-        reader: Iterable[Any] = native.csv_reader(opened, dialect.native(), known, wanted, rejecting.on_error, threads)
+    def start(opened: list[NativeFile], wanted: list[bool]) -> NativeReader:
+        reader: NativeReader = native.csv_reader(opened, dialect.native(), known, wanted, rejecting.on_error, threads)
         return reader
 
     return text_frame(files, arrow_schema(known), start, rejecting, "csv")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from penstock import native
 from penstock.data.arrow_types import polars_schema
 
 if TYPE_CHECKING:
@@ -14,6 +16,63 @@ if TYPE_CHECKING:
 
 #: Reads batches in order, given the columns that are needed (None: all).
 Batches = Callable[[list[str] | None], Iterator[pa.RecordBatch]]
+_SOURCE = "_penstock_source"
+
+
+@dataclass(frozen=True)
+class MappedBy:
+    """A compiled feature plan to be applied where rows are read: `keep`, then features in this form."""
+
+    kernel: native.Plan
+    keep: tuple[str, ...]
+    form: Literal["slots", "flat"]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a frame's rows come from, for whoever takes them all as they are: Polars need not stand between.
+
+    `mapped` reads the columns that are named and gives the batches that the plan makes of them; where it is given,
+    `first` reads the first rows as they are, beside everything else: nothing is counted, rejected or told.
+    """
+
+    batches: Batches
+    mapped: Callable[[Sequence[str], MappedBy], Iterator[pa.RecordBatch]] | None = None
+    first: Callable[[Sequence[str]], pa.RecordBatch | None] | None = None
+
+    def watched(self, see: Callable[[pa.RecordBatch], None]) -> Source:
+        """The same, where `see` is shown what comes out."""
+
+        def shown(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                see(batch)
+                yield batch
+
+        mapped = self.mapped
+        return Source(
+            lambda columns: shown(self.batches(columns)),
+            None if mapped is None else lambda columns, mapping: shown(mapped(columns, mapping)),
+            self.first,
+        )
+
+    def map(self, columns: Sequence[str], mapping: MappedBy) -> Iterator[pa.RecordBatch]:
+        if self.mapped is not None:
+            return self.mapped(columns, mapping)
+        raw = self.batches(list(columns))
+        return (mapping.kernel.apply(b, mapping.keep, mapping.form, mapping.threads) for b in raw)
+
+
+def source_of(frame: pl.LazyFrame) -> Source | None:
+    """The source of exactly this frame; None of one that Polars made out of others."""
+    found: Source | None = getattr(frame, _SOURCE, None)
+    return found
+
+
+def with_source(frame: pl.LazyFrame, source: Source) -> pl.LazyFrame:
+    """`frame`, whose rows `source` gives too: the same, in the same order."""
+    setattr(frame, _SOURCE, source)
+    return frame
 
 
 def lazy_frame(schema: pa.Schema, batches: Batches, name: str) -> pl.LazyFrame:
@@ -40,4 +99,4 @@ def lazy_frame(schema: pa.Schema, batches: Batches, name: str) -> pl.LazyFrame:
             if left == 0:
                 return
 
-    return register_io_source(source, schema=types, explain_name=name)
+    return with_source(register_io_source(source, schema=types, explain_name=name), Source(batches))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from penstock import native
 from penstock.data.csv_files import ARROW_TYPES, Types, first_with_rows, given_type
 from penstock.data.paths import File
-from penstock.data.text_files import SAMPLE_ROWS, NativeFile, Rejecting, native_file, sentence, text_frame
+from penstock.data.text_files import SAMPLE_ROWS, NativeFile, NativeReader, Rejecting, native_file, sentence, text_frame
 from penstock.errors import DataError
 
 if TYPE_CHECKING:
@@ -79,24 +79,24 @@ def scan_json(
 ) -> pl.LazyFrame:
     schema = json_schema(files, encoding, types, columns)
 
-    def start(opened: list[NativeFile], wanted: list[bool]) -> Iterable[Any]:
-        reader: Iterable[Any] = native.json_reader(opened, schema, wanted, rejecting.on_error, encoding, threads)
+    def start(opened: list[NativeFile], wanted: list[bool]) -> NativeReader:
+        reader: NativeReader = native.json_reader(opened, schema, wanted, rejecting.on_error, encoding, threads)
         return reader
 
     return text_frame(files, schema, start, rejecting, "json")
 
 
 def scan_text(files: Sequence[File], encoding: str, rejecting: Rejecting, threads: int) -> pl.LazyFrame:
-    def start(opened: list[NativeFile], wanted: list[bool]) -> Iterable[Any]:
-        reader: Iterable[Any] = native.text_reader(opened, rejecting.on_error, encoding, threads)
+    def start(opened: list[NativeFile], wanted: list[bool]) -> NativeReader:
+        reader: NativeReader = native.text_reader(opened, rejecting.on_error, encoding, threads)
         return reader
 
     return text_frame(files, TEXT_SCHEMA, start, rejecting, "text")
 
 
 def scan_libsvm(files: Sequence[File], base: int, rejecting: Rejecting, threads: int) -> pl.LazyFrame:
-    def start(opened: list[NativeFile], wanted: list[bool]) -> Iterable[Any]:
-        reader: Iterable[Any] = native.libsvm_reader(opened, base, rejecting.on_error, threads)
+    def start(opened: list[NativeFile], wanted: list[bool]) -> NativeReader:
+        reader: NativeReader = native.libsvm_reader(opened, base, rejecting.on_error, threads)
         return reader
 
     return text_frame(files, LIBSVM_SCHEMA, start, rejecting, "libsvm")

@@ -5,14 +5,14 @@ Every row of a file is judged by all its columns, wanted or not: which rows a fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
 
-from penstock.data.frames import lazy_frame
+from penstock.data.frames import MappedBy, Source, lazy_frame, with_source
 from penstock.data.partitions import partition_fields, partition_values, with_partitions
 from penstock.data.paths import File
 from penstock.data.rejects import RejectFile
@@ -26,10 +26,21 @@ OnError = Literal["fail", "drop", "keep"]
 #: Rows that inference looks at, of the first file.
 SAMPLE_ROWS = 10_000
 
+
+class NativeReader(Protocol):
+    """Gives (index of the file, rows, bad rows)."""
+
+    def __iter__(self) -> Iterator[tuple[int, pa.RecordBatch, list[tuple[int, str, str, str]]]]: ...
+    def map(self, plan: Any, keep: list[str], form: str, threads: int) -> None:
+        """Give rows as a feature plan maps them."""
+
+
+#: How many rows `Source.first` gives.
+FIRST_ROWS = 64
 #: What the native readers take: a name, and for files that only Python can open a function that opens it.
 NativeFile = tuple[str, Callable[[], Any] | None]
 #: Starts a native reader over these files, building the columns marked as wanted.
-Start = Callable[[list[NativeFile], list[bool]], Iterable[Any]]
+Start = Callable[[list[NativeFile], list[bool]], "NativeReader"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,16 @@ def text_frame(files: Sequence[File], schema: pa.Schema, start: Start, rejecting
         index = whole.get_field_index(field.name)
         whole = whole.append(field) if index < 0 else whole.set(index, field)
 
-    def batches(columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    def batches(columns: Sequence[str] | None, mapping: MappedBy | None = None) -> Iterator[pa.RecordBatch]:
         wanted = [columns is None or field.name in columns for field in schema]
         if not any(wanted):
             wanted[0] = True
         rejects = RejectFile(rejecting.errors)
         try:
-            for index, batch, bad in start([native_file(file) for file in files], wanted):
+            reader = start([native_file(file) for file in files], wanted)
+            if mapping is not None:
+                reader.map(mapping.kernel, list(mapping.keep), mapping.form, mapping.threads)
+            for index, batch, bad in reader:
                 rejects.add(files[index].url, bad)
                 yield with_partitions(batch, partition_values(files[index], folders), folders)
         except ValueError as error:
@@ -77,7 +91,16 @@ def text_frame(files: Sequence[File], schema: pa.Schema, start: Start, rejecting
             did = "dropped" if rejecting.on_error == "drop" else "kept with null in the bad field"
             rejecting.told(f"{rejects.rows} bad row(s) {did}{where}")
 
-    return lazy_frame(whole, batches, name)
+    def first(columns: Sequence[str]) -> pa.RecordBatch | None:
+        try:
+            reader = start([native_file(file) for file in files], [field.name in columns for field in schema])
+            return next((batch.slice(0, FIRST_ROWS) for _, batch, _ in reader if batch.num_rows), None)
+        except ValueError:  # whoever reads the rows will tell
+            return None
+
+    frame = lazy_frame(whole, batches, name)
+    # Folders' columns are put beside the rows after they were read.
+    return frame if folders else with_source(frame, Source(batches, batches, first))
 
 
 def sentence(error: ValueError, files: Sequence[File]) -> DataError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penstock.data.frames import source_of
 from penstock.data.schema import Info
 from penstock.engines.base import Events
 from penstock.engines.local_count import Counters
@@ -102,7 +103,14 @@ class LocalContext:
         return self.run.collect_all([frame], f"step '{self.step}'")[0]
 
     def batches(self, frame: pl.LazyFrame) -> Iterator[pa.RecordBatch]:
+        import polars as pl
+
         with self.run.executing(self.step):
+            source = source_of(frame)
+            if source is not None and not any(type_ == pl.String for type_ in frame.collect_schema().dtypes()):
+                # Rows that Polars would hand through as they are; strings it would give another type.
+                yield from source.batches(None)
+                return
             for part in frame.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
                 yield from part.to_arrow().to_batches()
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from penstock.data.frames import source_of, with_source
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -47,12 +49,12 @@ class Counters:
         """The same frame, counted under `name` when it is executed."""
         counter = self._counters.setdefault(name, Counter(told_at=time.monotonic()))
 
-        def count(morsel: pl.DataFrame) -> pl.DataFrame:
+        def add(height: int) -> None:
             now = time.monotonic()
             with self._lock:
                 if counter.execution != self.execution:
                     counter.execution, counter.rows = self.execution, 0
-                counter.rows += morsel.height
+                counter.rows += height
                 counter.most = max(counter.most, counter.rows)
                 due = now - counter.told_at >= INTERVAL_S
                 if due:
@@ -60,9 +62,14 @@ class Counters:
                 rows = counter.rows
             if due:
                 self.tell(name, rows)
+
+        def count(morsel: pl.DataFrame) -> pl.DataFrame:
+            add(morsel.height)
             return morsel
 
-        return frame.map_batches(count, streamable=True, projection_pushdown=True, validate_output_schema=False)
+        counted = frame.map_batches(count, streamable=True, projection_pushdown=True, validate_output_schema=False)
+        source = source_of(frame)
+        return counted if source is None else with_source(counted, source.watched(lambda batch: add(batch.num_rows)))
 
     def set(self, name: str, rows: int) -> None:
         """Record a count known by other means."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
+from penstock.data.frames import Source, source_of, with_source
 from penstock.data.schema import Column, Info, ModelInfo, Schema
 from penstock.errors import DataError, Problem, ProblemsFound, did_you_mean
-from penstock.features import dictionaries, fit, plans
+from penstock.features import dictionaries, fit, plans, raw_rows
 from penstock.features.check import CheckedFile, check
 from penstock.features.parse import read
 from penstock.features.plan import Plan, PlanError, mapped_columns
@@ -190,7 +191,11 @@ class Features(Process):
         plans.note_types(plan, types, context)
         kept = [Column(name, (types.get(name) or Column(name)).type) for name in self.keep]
         schema = plan.schema(kept, self.form)
-        return Result({"": apply_lazily(plan, frame, self.keep, self.form, context.threads)}, {"": schema})
+
+        def noted(rows: pa.Table) -> None:
+            raw_rows.note(plan, rows, context)
+
+        return Result({"": apply_lazily(plan, frame, self.keep, self.form, context.threads, noted)}, {"": schema})
 
     def _plan(self, inputs: Mapping[str, Any], context: RunContext) -> Plan:
         """The plan to apply, kept in the run store under its fingerprint."""
@@ -219,9 +224,10 @@ class Features(Process):
 
 
 def apply_lazily(
-    plan: Plan, frame: pl.LazyFrame, keep: Sequence[str], form: Literal["slots", "flat"], threads: int
-) -> pl.LazyFrame:
-    """`frame` mapped by `plan`, batch by batch as it streams."""
+    plan: Plan, frame: pl.LazyFrame, keep: Sequence[str], form: Literal["slots", "flat"], threads: int,
+    noted: Callable[[pa.Table], None] = lambda rows: None,
+) -> pl.LazyFrame:  # fmt: skip
+    """`frame` mapped by `plan`, batch by batch as it streams. `noted` is shown the first rows, as they are raw."""
     import polars as pl
 
     raw = frame.collect_schema()
@@ -239,15 +245,38 @@ def apply_lazily(
 
     def mapped(rows: pl.DataFrame) -> pl.DataFrame:
         first = int(rows[_ROW][0]) if rows.height else 0
+        if first == 0:
+            noted(rows.select(columns).head(raw_rows.ROWS).to_arrow())
         features = plan.map_frame(rows, form, threads, first)
         return rows.select(keep).hstack(features.get_columns()) if keep else features
 
-    return (
+    found = (
         frame.select(columns)
         .with_row_index(_ROW)
         .map_batches(mapped, schema=pl.Schema(output), streamable=True, predicate_pushdown=False,
                      projection_pushdown=False, slice_pushdown=True)
     )  # fmt: skip
+    source = source_of(frame)
+    if source is None or not columns or any(raw[name] == pl.String for name in keep):
+        return found  # strings come out as Polars has them
+
+    def opened(_: Any) -> Iterator[pa.RecordBatch]:
+        if source.first is not None:  # raw rows are seen nowhere else: they are mapped where they are parsed
+            few = source.first(columns)
+            if few is not None:
+                noted(pa.Table.from_batches([few]))
+            return plan.map_source(source, keep, form, threads)
+        seen = False
+
+        def see(batch: pa.RecordBatch) -> None:
+            nonlocal seen
+            if not seen:
+                noted(pa.Table.from_batches([batch.slice(0, raw_rows.ROWS)]))
+                seen = True
+
+        return plan.map_source(source.watched(see), keep, form, threads)
+
+    return with_source(found, Source(opened))
 
 
 def _reader(frame: pl.LazyFrame, context: RunContext) -> fit.Read:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pyarrow as pa
 
 from penstock import native
+from penstock.data.frames import MappedBy, Source
 from penstock.data.schema import Column, Schema
 from penstock.errors import DataError, did_you_mean
 from penstock.features import user_functions
@@ -147,6 +148,19 @@ class Plan:
             runs = [run for batch in batches for run in self.kernel.apply_in_runs(batch, form, threads)]
         return cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches(runs), rechunk=False))
 
+    def map_source(self, source: Source, keep: Sequence[str], form: Form, threads: int) -> Iterator[pa.RecordBatch]:
+        """The source's rows mapped as they are read: what `keep` names, then the features."""
+        columns = tuple(dict.fromkeys((*keep, *self.columns)))
+        mapped = source.map(columns, MappedBy(self.kernel, tuple(keep), form, threads))
+        rows = 0
+        while True:
+            with _explained(rows):
+                batch = next(mapped, None)
+            if batch is None:
+                return
+            rows += batch.num_rows
+            yield batch
+
     def require(self, columns: Iterable[str], keep: Iterable[str] = ()) -> None:
         """Raise `DataError` where a column the plan reads, or one to keep, is not there."""
         known = list(columns)
@@ -218,6 +232,8 @@ def _explained(first_row: int = 0) -> Iterator[None]:
     """The kernel's errors as a person reads them; rows count from 1."""
     try:
         yield
+    except DataError:
+        raise
     except native.RowError as error:
         raise DataError(f"row {first_row + error.row + 1:,}: '{error.item}' {error.reason}", code="FEAT025") from None
     except ValueError as error:

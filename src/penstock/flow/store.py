@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from penstock.data.home import HOME
 from penstock.errors import PenstockError, RequestError, did_you_mean
 from penstock.flow.records import CacheEntry, NodeRecord, NodeStatus, RunRecord, RunStatus, StoredOutput
-from penstock.flow.store_places import HOME
 
 SCHEMA_VERSION = 1
 #: Another runner's transaction takes milliseconds; a laptop that slept takes longer.

@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-HOME = "PENSTOCK_HOME"
+from penstock.data.home import HOME
+
 FOLDER = ".penstock"
 
 

@@ -120,6 +120,13 @@ class Cache:
                     shutil.rmtree(left, ignore_errors=True)
         return gone
 
+    def discard(self, digest: str) -> None:
+        """Take a damaged bundle out, whoever holds it: the next who asks gets it anew. Never fails."""
+        aside = self._bundle(digest).with_name(f".gone-{secrets.token_hex(6)}")
+        with suppress(OSError):
+            self._bundle(digest).rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
     # --- what names meant ---
 
     def remember(self, registry: str, name: Name, version: Version) -> None:

@@ -5,6 +5,7 @@ Layers below the registry come in here through the entry point `penstock.places`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def folder(name: str) -> Path:
     if found.number:
         return _held(settings.registry_url(), str(found)).folder
     return _held(settings.registry_url(), version(name).uri).folder
+
+
+def discard(digest: str) -> None:
+    """Let the local copy of a bundle go, which is damaged; `folder` fetches it anew. What has it mapped keeps it."""
+    _registry(settings.registry_url()).cache.discard(digest)
+    _held.cache_clear()
+
+
+def lease(holder: str, names: Iterable[str], seconds: float) -> None:
+    """What a running host serves: gc spares these versions for so long. Raises `RegistryLost`."""
+    registry = _registry(settings.registry_url())
+    registry.lease(holder, [registry.resolve(name) for name in names], seconds)
 
 
 @cache

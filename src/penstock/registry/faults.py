@@ -30,7 +30,7 @@ class ArchiveError(DataError):
 
 
 class ConversionError(PenstockError):
-    """A model of another framework that cannot become a bundle (REG015 to REG019)."""
+    """A model of another framework that cannot become a bundle (REG015 to REG019, REG021)."""
 
 
 class ProofError(PenstockError):

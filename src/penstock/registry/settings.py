@@ -6,15 +6,18 @@ One registry serves every project of a user: `models:/ctr@live` means the same i
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
+from penstock.data.home import HOME
 from penstock.errors import RequestError
-from penstock.flow.store_places import HOME
 
 URL, BLOBS = "PENSTOCK_REGISTRY", "PENSTOCK_REGISTRY_BLOBS"
 CACHE, CACHE_BYTES = "PENSTOCK_MODEL_CACHE", "PENSTOCK_MODEL_CACHE_BYTES"
 KEYS = "PENSTOCK_REGISTRY_KEYS"
+TENSORFLOW = "PENSTOCK_TENSORFLOW_PYTHON"
 #: What the local cache may take before the versions that were used longest ago leave it.
 DEFAULT_CACHE_BYTES = 20 << 30
 
@@ -53,6 +56,23 @@ def keys_folder() -> Path:
     home = os.environ.get(HOME, "")
     base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(home).expanduser().absolute() / "keys" if home else Path(base) / "penstock" / "keys"
+
+
+def tensorflow_place() -> Path:
+    """Where an environment of TensorFlow is looked for: a virtual environment's folder."""
+    return _home("tensorflow", "XDG_DATA_HOME", ".local/share")
+
+
+def tensorflow_python() -> str:
+    """The interpreter that converts TensorFlow's models: `$PENSTOCK_TENSORFLOW_PYTHON`, this one where it has tf2onnx
+    and TensorFlow, that of `tensorflow_place`; "" where there is none."""
+    given = os.environ.get(TENSORFLOW, "")
+    if given:
+        return str(Path(given).expanduser().absolute())
+    if all(importlib.util.find_spec(name) for name in ("tensorflow", "tf2onnx")):
+        return sys.executable
+    python = tensorflow_place() / "bin" / "python"
+    return str(python) if python.is_file() else ""
 
 
 def _home(name: str, variable: str, otherwise: str) -> Path:

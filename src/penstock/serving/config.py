@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 import tomllib
@@ -161,6 +162,15 @@ class Document(Part):
         return tuple(value) if isinstance(value, list) else value
 
 
+def exposed(address: str) -> bool:
+    """Whether HOST:PORT is reached from other machines; a name that is no address is the resolver's to say."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True)
 class Config:
     """A configuration that was read. `blocks`: a hash of each model's part of the file."""
@@ -208,9 +218,22 @@ def read(path: Path) -> Config:
     blocks = {name: _hash(values["models"][name]) for name in document.models}
     config = Config(path, document, lines, blocks)
     problems = [problem for name, model in document.models.items() for problem in _model_problems(config, name, model)]
+    if not document.tokens and not document.listen.insecure:
+        problems += _open_doors(config)
     if problems:
         raise ProblemsFound(sorted(problems))
     return config
+
+
+def _open_doors(config: Config) -> list[Problem]:
+    listen = config.document.listen
+    said = "listen.{} = '{}': beyond loopback and without tokens everybody could score"
+    hint = "add [[tokens]] (`penstock serve --token` makes one), or set insecure = true"
+    return [
+        config.problem(("listen", door), "SERV003", said.format(door, address), hint)
+        for door, address in (("http", listen.http), ("grpc", listen.grpc))
+        if exposed(address)
+    ]
 
 
 def _model_problems(config: Config, name: str, model: Model) -> list[Problem]:

@@ -97,6 +97,7 @@ def _model(
         versions[label] = {
             "folder": str(bundle.folder) if bundle else "",
             "digest": digest,
+            "copy": bundle.stamp if bundle else "",
             "reference": reference,
             "functions": resolved.functions.get((name, label), {}),
             "quarantined": quarantined.get(digest) or (f"{fault.message}" if fault else None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,16 +20,20 @@ from typing import Any
 from penstock import native
 from penstock.data.atomic import write_text
 from penstock.errors import PenstockError, ProblemsFound
+from penstock.registry.runtime import onnxruntime_library
 from penstock.serving import config as configs
-from penstock.serving.config import Config
+from penstock.serving.config import Config, exposed
 from penstock.serving.desired import Resolved, desired, doors, problems_of, resolve, tokens, unfit
+from penstock.serving.failover import Damaged, Served, instead
 from penstock.serving.logs import log
-from penstock.serving.overrides import Override, Overrides, current
-from penstock.serving.runtime import onnxruntime_library
+from penstock.serving.overrides import TAKEN_BACK, Override, Overrides, current
+from penstock.serving.references import bundle_of, discard, lease
+from penstock.serving.state_files import ASKED, CRASHES, MARKERS, STATUS
 
-STATUS, CRASHES, MARKERS = "status.json", "crashes.json", "markers"
 #: How often the control loop looks around.
 TICK_S = 0.1
+#: How often the registry is told what runs here, and for how long that holds.
+LEASE_EVERY_S, LEASE_S = 60.0, 600.0
 #: A version that crashed the process so often is not run again.
 CRASHES_ALLOWED = 3
 
@@ -52,12 +57,15 @@ class Control:
         self._outcomes: dict[str, str] = {}
         self._stamps: dict[Path, Any] = {}
         self._aliases_at = 0.0
+        self._leased_at = -LEASE_EVERY_S
+        self._served = Served(self.state)
+        self._damaged = Damaged()
 
     # --- what it does ---
 
     def run(self, ready: Callable[[str, str], None]) -> None:
         """Apply, tell `ready` once everything serves, and keep it so until `stop` is set."""
-        self._stamp(self.config.path), self._stamp(self.overrides.path)
+        self._stamp(self.config.path), self._stamp(self.overrides.path), self._stamp(self.state / ASKED)
         self.apply()
         told = False
         while True:
@@ -73,12 +81,14 @@ class Control:
         self._held = self.overrides.load()
         self._resolved = resolve(self.config, self._held)
         self._aliases_at = time.monotonic()
-        document = desired(self.config, self._held, self._resolved, self._quarantined())
+        refused = {**self._quarantined(), **self._damaged.quarantined(self._resolved)}
+        document = desired(self.config, self._held, self._resolved, refused)
         self.report = json.loads(self.host.apply(document))
         for model, versions in self.report["models"].items():
             for label, said in versions.items():
                 level = "info" if said["state"] in ("ready", "unloaded") else "error"
                 log(level, "version", model=model, version=label, **said)
+        self._note_live()
         self._settle()
         self._write_status()
 
@@ -96,12 +106,19 @@ class Control:
             self._reload()
         if self._stamp(self.overrides.path):
             self._guarded("overrides_refused", self.apply)
+        if self._stamp(self.state / ASKED):
+            self._guarded("status_not_written", self._write_status)
         if time.monotonic() - self._aliases_at > self.config.document.host.aliases_every_s:
             self._aliases_at = time.monotonic()
             again = resolve(self.config, self._held)
             if again.digests() != self._resolved.digests() or set(again.faults) != set(self._resolved.faults):
                 log("info", "references_changed")
                 self._guarded("apply_failed", self.apply)
+
+        if time.monotonic() - self._leased_at > LEASE_EVERY_S:
+            self._leased_at = time.monotonic()
+            holder = f"{socket.gethostname()}:{self.config.path.resolve()}"
+            self._guarded("lease_failed", lambda: lease(holder, self._resolved.bundles.values(), LEASE_S))
 
     def _reload(self) -> None:
         """The file changed: check it, then apply it; a bad one is refused and what serves stays."""
@@ -117,17 +134,29 @@ class Control:
         old, self.config = self.config, new
         if new.document.listen != old.document.listen or new.document.tls != old.document.tls:
             log("warning", "restart_needed", what="listen and tls are read when the host starts")
-        if new.document.tokens != old.document.tokens:
-            try:
-                self.host.set_tokens(json.dumps(tokens(new.document)))
-            except (ValueError, RuntimeError) as error:
-                log("error", "tokens_kept", error=str(error))
+        # Also where `insecure` alone has changed: tokens may have been kept for want of it.
+        self._take_tokens()
         log("info", "configuration_applied")
         self._guarded("apply_failed", self.apply)
 
+    def _take_tokens(self) -> None:
+        """The file may say loopback by now: what counts is what is bound."""
+        document = self.config.document
+        open_to_all = not document.tokens and not document.listen.insecure
+        if open_to_all and any(exposed(address) for address in self.host.addresses):
+            said = "this host listens beyond loopback, and without tokens everybody could score"
+            log("error", "tokens_kept", error=said, hint="restart it, or set insecure = true")
+            return
+        try:
+            self.host.set_tokens(json.dumps(tokens(document)))
+        except (ValueError, RuntimeError) as error:
+            log("error", "tokens_kept", error=str(error))
+
     def _heard(self, event: Mapping[str, Any]) -> None:
-        level = "error" if event["event"] in ("rollback", "panic", "lane_lost") else "warning"
+        level = "error" if event["event"] in ("rollback", "panic", "lane_lost", "damaged") else "warning"
         log(level, event["event"], **{k: v for k, v in event.items() if k not in ("event", "time")})
+        if event["event"] == "damaged":
+            self._guarded("failover_failed", lambda: self._fail_over(event))
         if event["event"] != "rollback":
             return
         model, label = event["model"], event["version"]
@@ -135,9 +164,40 @@ class Control:
         shares = {k: v for k, v in release.traffic.items() if k != label}
         shares[release.live] = shares.get(release.live, 0.0) + release.traffic.get(label, 0.0)
         back = replace(release, traffic=shares)
-        self.overrides.set(self.config, model, back, f"guard took {label} back", event["why"], "guard")
+        self.overrides.set(self.config, model, back, TAKEN_BACK.format(label), event["why"], "guard")
+
+    def _fail_over(self, event: Mapping[str, Any]) -> None:
+        """A version's rows are damaged: another one answers, and a copy that can be had anew is fetched."""
+        model, label, why = event["model"], event["version"], event["why"]
+        bundle = self._resolved.bundles.get((model, label))
+        if bundle is None or bundle.digest != event["bundle"] or not self._damaged.add(bundle, why):
+            return
+        again = discard(bundle)
+        release = current(self.config, model, self._held)
+        known = {of: found for (name, of), found in self._resolved.bundles.items() if name == model}
+        earlier = (name for name in self._served.before(model, bundle) if self._can_be_had(name))
+        made = instead(release, label, next(earlier, None), known, again=again)
+        if made is not None:
+            self.overrides.set(self.config, model, made, f"version {label} is damaged", why, "host")
+        elif not again:
+            log("error", "damaged_and_alone", model=model, version=label, bundle=str(bundle.folder), why=why)
+        self.apply()
+
+    def _can_be_had(self, reference: str) -> bool:
+        try:
+            bundle_of(self.config, reference)
+        except PenstockError:
+            return False
+        return True
 
     # --- how it goes ---
+
+    def _note_live(self) -> None:
+        for model, states in self.report["models"].items():
+            live = current(self.config, model, self._held).live
+            bundle = self._resolved.bundles.get((model, live))
+            if bundle is not None and states.get(live, {}).get("state") == "ready":
+                self._served.note(model, bundle)
 
     def _settle(self) -> None:
         """Take back overrides whose versions would not load or do not fit, and remember why for who asked."""
@@ -194,6 +254,8 @@ class Control:
         status = {
             "pid": os.getpid(), "time": time.time(), "config": str(self.config.path), "http": http, "grpc": grpc,
             "ready": self.report["ready"], "models": self.report["models"], "outcomes": self._outcomes,
+            "fixed": {f"{model}/{label}": b.fixed for (model, label), b in self._resolved.bundles.items()},
+            "fleet": json.loads(self.host.status()),
         }  # fmt: skip
         write_text(self.state / STATUS, json.dumps(status, indent=1) + "\n")
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.data.atomic import write_text
-from penstock.errors import PenstockError, RequestError
-from penstock.flow.store_places import HOME
+from penstock.data.home import HOME
+from penstock.errors import PenstockError, RequestError, did_you_mean
 from penstock.serving.config import Config
 
 LOCK = "host.lock"
@@ -56,20 +56,30 @@ def _listed(config: Config) -> Iterator[None]:
         own.unlink(missing_ok=True)
 
 
-def config_of(model: str) -> Path:
-    """The configuration of the one running host that serves `model`. Raises `RequestError` (SERV011)."""
+def running_hosts() -> list[tuple[Path, list[str]]]:
+    """The configuration of each host that runs on this machine, and the models that it serves."""
     found = []
     for path in sorted(folder().glob("*.json")):
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
             Path(f"/proc/{int(said['pid'])}").stat()
+            found.append((Path(said["config"]), [str(model) for model in said["models"]]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if model in said["models"]:
-            found.append(Path(said["config"]))
+    return found
+
+
+def config_of(model: str) -> Path:
+    """The configuration of the one running host that serves `model`. Raises `RequestError` (SERV011)."""
+    hosts = running_hosts()
+    found = [config for config, models in hosts if model in models]
     if len(found) == 1:
         return found[0]
     if not found:
-        raise RequestError(f"no running host serves '{model}'", "--config names its configuration", "SERV011")
+        others = sorted({name for _, models in hosts for name in models})
+        hint = did_you_mean(model, others, f"served here: {', '.join(others)}") if others else "none runs here"
+        raise RequestError(
+            f"no running host serves '{model}'", f"{hint} (or --config names a configuration)", "SERV011"
+        )
     listed = ", ".join(str(path) for path in found)
     raise RequestError(f"several running hosts serve '{model}': {listed}", "--config says which", "SERV011")

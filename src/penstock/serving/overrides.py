@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,12 @@ from typing import Any
 
 from penstock.data.atomic import write_text
 from penstock.errors import PenstockError
+from penstock.registry.versions import who as person
 from penstock.serving.config import Config, Model
 
 FILE, LOCK = "releases.json", "releases.lock"
+#: What a guard's change is called.
+TAKEN_BACK = "guard took {} back"
 #: Changes that are remembered of each model.
 HISTORY = 100
 
@@ -111,7 +113,7 @@ class Overrides:
             before = held.get(model)
             block = config.blocks[model]
             now = current(config, model, held)
-            change = Change(time.time(), what, who or os.environ.get("USER", "") or f"uid {os.getuid()}", why, now)
+            change = Change(time.time(), what, who or person(), why, now)
             history = (*(before.history if before else ()), change)[-HISTORY:]
             if release is not None and not release.salt:
                 release = replace(release, salt=secrets.token_hex(4))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,10 @@ class Bundle:
     folder: Path
     digest: str
     manifest: Mapping[str, Any]
+    #: The name that always means it: `models:/ctr/3`, or the folder.
+    fixed: str
+    #: Which copy of it lies in the folder: another one has another stamp.
+    stamp: str
 
     @cached_property
     def inputs(self) -> dict[str, str]:
@@ -60,12 +64,12 @@ def bundle_of(config: Config, reference: str) -> Bundle:
     if not reference.startswith(MODELS):
         folder = config.at(reference)
         manifest = bundles.read_manifest(folder)
-        return Bundle(reference, folder, bundles.digest_of_folder(folder), manifest)
+        return Bundle(reference, folder, bundles.digest_of_folder(folder), manifest, reference, _stamp(folder))
     from penstock.registry import door
 
     version = door.version(reference)
     folder = door.folder(version.uri)
-    return Bundle(reference, folder, version.digest, bundles.read_manifest(folder))
+    return Bundle(reference, folder, version.digest, bundles.read_manifest(folder), version.uri, _stamp(folder))
 
 
 def misfits(live: Bundle, other: Bundle) -> list[str]:
@@ -94,6 +98,30 @@ def functions_of(bundle: Bundle, allowed: bool) -> dict[str, int]:
     from penstock.features import user_functions
 
     return dict(user_functions.addresses(named))
+
+
+def discard(bundle: Bundle) -> bool:
+    """Let a damaged copy go, if it can be had anew: whether it was one of the registry's."""
+    if not bundle.fixed.startswith(MODELS):
+        return False
+    from penstock.registry import door
+
+    door.discard(bundle.digest)
+    return True
+
+
+def lease(holder: str, served: Iterable[Bundle], seconds: float) -> None:
+    """Tell the registry what runs here, so that gc spares it for so long. Raises `PenstockError`."""
+    names = sorted({bundle.fixed for bundle in served if bundle.fixed.startswith(MODELS)})
+    if names:
+        from penstock.registry import door
+
+        door.lease(holder, names, seconds)
+
+
+def _stamp(folder: Path) -> str:
+    about = (folder / bundles.MANIFEST).stat()
+    return f"{about.st_dev}-{about.st_ino}-{about.st_mtime_ns}"
 
 
 def _plain(kind: str) -> str:

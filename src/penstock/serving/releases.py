@@ -12,12 +12,14 @@ from typing import Any
 from penstock.errors import PenstockError, RequestError, did_you_mean
 from penstock.serving import config as configs
 from penstock.serving.config import NAME, Config
-from penstock.serving.host import STATUS
-from penstock.serving.overrides import Override, Overrides, Release, current
+from penstock.serving.overrides import TAKEN_BACK, Override, Overrides, Release, current
 from penstock.serving.references import bundle_of, misfits
+from penstock.serving.state_files import ASKED, STATUS
 
 #: How long a command waits for the host to say what came of it.
 PATIENCE_S = 60.0
+#: How long `status` waits for a host to write down how it goes.
+FRESH_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -100,25 +102,21 @@ class Releases:
         raise RequestError(f"'{name}' has no canary, and nothing was live before {now.live}", "release a version first")
 
     def status(self, name: str) -> dict[str, Any]:
-        """The model's split, what each version is doing, and its last changes."""
+        """The model's split and who made it, what each version is doing and how it goes, and its last changes."""
         now = self._current(name)
-        host = running(self.config)
-        states: Mapping[str, Any] = (host or {}).get("models", {}).get(name, {})
-        versions = [
-            {
-                "version": label, "reference": reference, "percent": now.traffic.get(label, 0.0),
-                "role": "live" if label == now.live else "canary" if label in now.canaries
-                else "shadow" if label in now.shadow else "",
-                "state": states.get(label, {}).get("state", "unknown" if host else "no host"),
-                "reason": states.get(label, {}).get("reason", ""), "bundle": states.get(label, {}).get("bundle", ""),
-            }
-            for label, reference in now.versions.items()
-        ]  # fmt: skip
-        changes = [
-            {"time": c.time, "what": c.what, "who": c.who, "why": c.why} for c in reversed(self._history(name)[-10:])
-        ]
+        host = asked(self.config)
+        history = self._history(name)
+        made = self.overrides.load().get(name)
+        ruled = made is not None and made.release is not None and made.block == self.config.blocks[name]
         about = {key: host[key] for key in ("http", "grpc", "ready")} if host else None
-        return {"model": name, "host": about, "sticky": now.sticky, "versions": versions, "changes": changes}
+        return {
+            "model": name, "host": about, "sticky": now.sticky,
+            "released": history[-1].time if ruled and history else None,
+            "versions": [_version(name, label, now, host, history) for label in now.versions],
+            "changes": [
+                {"time": c.time, "what": c.what, "who": c.who, "why": c.why} for c in reversed(history[-10:])
+            ],
+        }  # fmt: skip
 
     # --- how ---
 
@@ -174,9 +172,42 @@ def running(config: Config) -> dict[str, Any] | None:
     return found
 
 
+def asked(config: Config) -> dict[str, Any] | None:
+    """As `running`, and as it is now: a host that is busy loading is not waited for."""
+    before = running(config)
+    if before is None:
+        return None
+    try:
+        (config.state_dir / ASKED).write_text(str(time.time()), encoding="utf-8")
+    except OSError:  # another user's host: what it wrote last
+        return before
+    ends = time.monotonic() + FRESH_S
+    while (now := running(config)) is not None and now["time"] == before["time"] and time.monotonic() < ends:
+        time.sleep(0.02)
+    return now
+
+
 def open_releases(path: Path) -> Releases:
     return Releases(configs.read(path))
 
 
 def _without(shadow: Any, version: str) -> tuple[str, ...]:
     return tuple(label for label in shadow if label != version)
+
+
+def _version(name: str, label: str, now: Release, host: Mapping[str, Any] | None, history: Any) -> dict[str, Any]:
+    said = host["models"].get(name, {}).get(label, {}) if host else {}
+    fleet = host["fleet"]["models"].get(name, {}).get("versions", ()) if host else ()
+    counted: Mapping[str, Any] = next((each for each in fleet if each["version"] == label), {})
+    percent = now.traffic.get(label, 0.0)
+    back = next((c.why for c in reversed(history) if c.what == TAKEN_BACK.format(label) and not percent), "")
+    role = "live" if label == now.live else "canary" if percent else "shadow" if label in now.shadow else ""
+    return {
+        "version": label, "reference": now.versions[label],
+        "fixed": host["fixed"].get(f"{name}/{label}", "") if host else "",
+        "percent": percent, "role": role or ("taken back" if back else ""),
+        "state": said.get("state", "unknown" if host else "no host"), "reason": said.get("reason", "") or back,
+        "bundle": said.get("bundle", ""),
+        **{key: counted.get(key, 0) for key in ("requests", "failed", "late", "busy", "waiting")},
+        "watched": counted.get("watched"),
+    }  # fmt: skip

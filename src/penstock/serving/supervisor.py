@@ -13,8 +13,8 @@ from types import FrameType
 
 from penstock.data.atomic import write_text
 from penstock.serving.config import Config
-from penstock.serving.host import CRASHES, MARKERS, STATUS
 from penstock.serving.logs import log
+from penstock.serving.state_files import CRASHES, MARKERS, STATUS
 
 #: The markers' file (crates/penstock-serve/src/fleet/markers.rs): 128 bytes a worker, a digest of 64, then a state.
 SLOT, STATE = 128, 64

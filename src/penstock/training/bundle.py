@@ -25,6 +25,7 @@ from penstock.features.plan import Form, Plan
 from penstock.operators.places import is_name, models
 from penstock.registry.bundles import check_files, read_manifest, seal
 from penstock.registry.faults import BundleError
+from penstock.training import warm_rows
 from penstock.training.matrices import Encoder
 from penstock.training.scorers import Scorer, load_scorer
 
@@ -51,6 +52,8 @@ class Bundle:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    #: Rows in the form of requests (`warm_rows`).
+    warmup: pa.Table | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -128,6 +131,7 @@ class Bundle:
             "metrics": dict(self.metrics),
             "lineage": dict(self.lineage),
             "libraries": _libraries(),
+            "warmup": warm_rows.write(self.warmup, staged),
         }
         seal(staged, folder, manifest)
 
@@ -140,7 +144,7 @@ def load(location: str | Path) -> Bundle:
         if not is_name(str(location)):  # the cache has looked at its files when they came in
             check_files(folder, manifest["files"])
         categories = json.loads((folder / CATEGORIES).read_text(encoding="utf-8"))
-        encoder = Encoder.from_dict(manifest["encoder"], categories)
+        encoder = _encoder(manifest, categories)
         scorer = load_scorer(folder, manifest["model"], len(encoder.field_names))
         plan = Plan.load(folder) if manifest["plan"] else None
         bundle = Bundle(
@@ -153,6 +157,7 @@ def load(location: str | Path) -> Bundle:
             manifest["parameters"],
             manifest["metrics"],
             manifest["lineage"],
+            warm_rows.read(folder, manifest["warmup"]),
         )
     except PenstockError:
         raise
@@ -167,6 +172,14 @@ def load(location: str | Path) -> Bundle:
             "TRAIN012",
         )
     return bundle
+
+
+def _encoder(manifest: Mapping[str, Any], categories: Mapping[str, Any]) -> Encoder:
+    if manifest["model"]["form"] == "onnx":
+        from penstock.training.graphs import TensorEncoder
+
+        return TensorEncoder.of(manifest["model"]["inputs"])
+    return Encoder.from_dict(manifest["encoder"], categories)
 
 
 def place_of(location: str) -> Path:

@@ -12,7 +12,7 @@ class LabelError(DataError):
 
 
 class InputError(DataError):
-    """Columns that cannot be what a model takes (TRAIN006 to TRAIN009, TRAIN015)."""
+    """Columns that cannot be what a model takes (TRAIN006 to TRAIN009, TRAIN015, TRAIN046)."""
 
 
 class LearnerMissing(RequestError):

@@ -50,15 +50,21 @@ class Keys:
 
 @dataclass(frozen=True)
 class Matrix:
-    """What a batch or a whole frame holds. `numbers`: (rows, columns) f32 or f64, missing is NaN, categories codes."""
+    """What a batch or a whole frame holds. `numbers`: (rows, columns) f32 or f64, missing is NaN, categories codes.
+
+    `tensors`: the inputs of a graph by name, first axis rows, where the model is one (`graphs.py`).
+    """
 
     rows: int
     numbers: npt.NDArray[Any]
     slots: tuple[Keys, ...]
+    tensors: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def part(self, start: int, stop: int) -> Matrix:
         """Rows `start` to `stop`."""
-        return Matrix(stop - start, self.numbers[start:stop], tuple(keys.part(start, stop) for keys in self.slots))
+        tensors = {name: values[start:stop] for name, values in self.tensors.items()}
+        slots = tuple(keys.part(start, stop) for keys in self.slots)
+        return Matrix(stop - start, self.numbers[start:stop], slots, tensors)
 
 
 @dataclass

@@ -24,6 +24,7 @@ from penstock.training.inputs import Layout, is_list
 from penstock.training.labels import read_labels, read_weights
 from penstock.training.matrices import Encoder, keys_of
 from penstock.training.metrics import metrics
+from penstock.training.online_cuts import Cuts, Position
 from penstock.training.online_scorer import OnlineScorer, Rates, scaled, sigmoid, to_native
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +42,8 @@ class OnlineParameters:
     threads: int
     #: Samples without a key after which it goes; 0: never.
     evict_after: int = 0
+    #: Rows between cuts that a killed run goes on from; 0: none.
+    checkpoint_every: int = 0
 
 
 @dataclass
@@ -70,6 +73,13 @@ class Targets:
         self.rows += len(labels)
         self.ones += int(labels.sum())
         return labels, self._weights(batch) if self.weight else None
+
+    def resume(self, place: Position) -> None:
+        """What an earlier attempt read is known."""
+        self.ones, self.rows, self.signs = place.ones, place.rows, set(place.signs)
+
+    def tell(self, place: Position) -> None:
+        place.ones, place.rows, place.signs = self.ones, self.rows, sorted(self.signs)
 
     def both_classes(self) -> None:
         """Raises `LabelError` where what was read is of one class."""
@@ -179,23 +189,40 @@ class Stream:
     trainer: native.Online
     context: RunContext
     _begun: float = 0.0
+    _begun_rows: int = 0
     _told: float = 0.0
 
-    def learn(self, batches: Iterable[pa.RecordBatch], targets: Targets, epoch: int) -> None:
-        self.trainer.begin_pass()
-        self._begun = time.monotonic()
-        for batch in batches:
+    def resume(self, cuts: Cuts) -> Position | None:
+        """The newest cut, and where it was; None where there is none. Raises `ArtefactError`."""
+        place = cuts.resume(self.trainer)
+        if place is not None:
+            self.feed.places = place.places
+            self.context.progress(f"going on at row {place.row:,} of epoch {place.epoch}, from a checkpoint", place.row)
+        return place
+
+    def learn(self, batches: Iterable[pa.RecordBatch], targets: Targets, place: Position, cuts: Cuts) -> None:
+        """Learn from the rows from `place.row` of its epoch on, cutting now and then."""
+        if place.row == 0:
+            self.trainer.begin_pass()
+            cuts.begin_pass()
+        targets.resume(place)
+        self._begun, self._begun_rows = time.monotonic(), place.row
+        for batch in cuts.parts(batches, place.row):
             labels, weights = targets.read(batch)
             sample = pa.array(weights.astype(np.float32)) if weights is not None else None
             with _explained():
                 self.trainer.learn(
                     self.feed.slots(batch), self.feed.numbers(batch), pa.array(labels.astype(np.float32)), sample
                 )
-            self._tell(epoch)
+            # What waits for its micro-batch is read again.
+            place.row, place.places = self.trainer.progress_rows(), self.feed.places
+            targets.tell(place)
+            cuts.go_on(self.trainer, place)
+            self._tell(place.epoch)
         with _explained():
             self.trainer.finish()
         targets.both_classes()
-        self._tell(epoch, last=True)
+        self._tell(place.epoch, last=True)
 
     def _tell(self, epoch: int, *, last: bool = False) -> None:
         now = time.monotonic()
@@ -203,7 +230,7 @@ class Stream:
             return
         self._told = now
         rows, _, loss, area = self.trainer.progress()
-        rate = rows / max(now - self._begun, 1e-9)
+        rate = (rows - self._begun_rows) / max(now - self._begun, 1e-9)
         of = f"epoch {epoch} of {self.parameters.epochs}: " if self.parameters.epochs > 1 else ""
         self.context.progress(
             f"{of}{rows:,} samples, {rate:,.0f} a second, logloss {loss:.5f}, auc {area:.5f} (before learning)", rows

@@ -18,6 +18,7 @@ from penstock.training.faults import InputError, LearningError
 from penstock.training.inputs import Layout
 from penstock.training.matrices import Encoder
 from penstock.training.online import OnlineParameters, Stream, Targets, begin
+from penstock.training.online_cuts import Cuts, Position
 from penstock.training.online_scorer import NUMBERS, OnlineScorer
 from penstock.training.scorers import Fit
 
@@ -44,39 +45,47 @@ class Task:
 
 
 def fit(task: Task, parameters: OnlineParameters, context: RunContext) -> tuple[Encoder, Fit]:
-    """Pass after pass; the last one that helped on `valid` rows is kept. Raises `LabelError`, `InputError`."""
+    """Pass after pass; the last one that helped on `valid` rows is kept. Goes on from what a killed run left.
+
+    Raises `LabelError`, `InputError`, `ArtefactError`.
+    """
     names = task.names
     if task.valid is not None:
         _require(names, task.valid.collect_schema().names())
-    frame = task.frame.select(names)
-    batches: Iterator[pa.RecordBatch] = iter(context.batches(frame))
-    stream, batches = begin(task.layout, task.mapped, parameters, batches, context)
+    whole = set(names) == set(task.frame.collect_schema().names())
+    frame = task.frame if whole else task.frame.select(names)  # as it is, it may be read without Polars between
+    stream, batches = begin(task.layout, task.mapped, parameters, iter(context.batches(frame)), context)
+    cuts = Cuts(context.kept, parameters.checkpoint_every, task.plan.fingerprint if task.plan else "")
+    found = stream.resume(cuts)
+    place = found or Position()
     sections: list[Mapping[str, Any]] = []
     if task.start is not None:
-        sections.append(_go_on(task, task.start, stream))
-    numbers: dict[str, float | int | None] = {}
-    best: tuple[float, OnlineScorer, dict[str, float | int | None]] | None = None
-    for epoch in range(1, parameters.epochs + 1):
-        if epoch > 1:
-            batches = iter(context.batches(frame))
-        targets = Targets(frame, task.label, task.weight, context)
-        stream.learn(batches, targets, epoch)
-        if epoch == 1:
-            numbers |= _progressive(stream, targets)
-        numbers["epochs"] = epoch
-        if task.valid is None:
-            continue
-        context.progress(f"scoring the valid rows after epoch {epoch}")
-        judged = stream.judge(*_valid(task, context))
-        loss = judged["logloss"]
-        if best is not None and not (loss is not None and loss < best[0]):
-            numbers["epochs"] = epoch - 1
+        sections.append(_go_on(task, task.start, stream, rows=found is None))
+    if found is not None:
+        batches = iter(context.batches(frame.slice(place.row)))
+    best = cuts.kept(place.best_epoch) if place.best_epoch else None
+    while True:
+        stream.learn(batches, Targets(frame, task.label, task.weight, context), place, cuts)
+        if place.epoch == 1:
+            place.numbers = _progressive(stream)
+        if task.valid is not None:
+            context.progress(f"scoring the valid rows after epoch {place.epoch}")
+            judged = stream.judge(*_valid(task, context))
+            loss, before = judged["logloss"], place.judged.get("logloss")
+            if best is not None and not (loss is not None and (before is None or loss < before)):
+                break
+            best, place.judged, place.best_epoch = stream.scorer(), judged, place.epoch
+        if place.epoch == parameters.epochs:
             break
-        best = (float(loss if loss is not None else np.inf), stream.scorer(), judged)
-    scorer = best[1] if best else stream.scorer()
+        if best is not None:
+            cuts.keep(best, place.best_epoch)
+        place.epoch, place.row = place.epoch + 1, 0
+        cuts.save(stream.trainer, place)
+        batches = iter(context.batches(frame))
+    scorer = best or stream.scorer()
+    numbers = {**place.numbers, "epochs": place.best_epoch or place.epoch}
     numbers["keys"] = int((scorer.row_fields >= 0).sum())
-    if best:
-        numbers |= {f"valid_{name}": value for name, value in best[2].items()}
+    numbers |= {f"valid_{name}": value for name, value in place.judged.items()}
     return stream.feed.encoder, Fit(scorer, numbers, sections)
 
 
@@ -93,7 +102,7 @@ def _require(names: Sequence[str], known: Sequence[str]) -> None:
         raise InputError(f"the valid frame has no column '{missing[0]}'", hint, "TRAIN009")
 
 
-def _progressive(stream: Stream, targets: Targets) -> dict[str, float | int | None]:
+def _progressive(stream: Stream) -> dict[str, float | int | None]:
     rows, _, loss, area = stream.trainer.progress()
     judged = {"progressive_logloss": loss, "progressive_auc": area}
     return {"rows": rows, **{name: value if np.isfinite(value) else None for name, value in judged.items()}}
@@ -102,8 +111,11 @@ def _progressive(stream: Stream, targets: Targets) -> dict[str, float | int | No
 # --- going on from a model ---
 
 
-def _go_on(task: Task, start: Bundle, stream: Stream) -> Mapping[str, Any]:
-    """Put the rows of `start` in; slots and numbers are matched by name. Returns the table of what became of each."""
+def _go_on(task: Task, start: Bundle, stream: Stream, *, rows: bool) -> Mapping[str, Any]:
+    """Put the rows of `start` in; slots and numbers are matched by name. Returns the table of what became of each.
+
+    Without `rows`: a checkpoint has them already.
+    """
     old = start.scorer
     if not isinstance(old, OnlineScorer) or old.rates.rank != stream.parameters.rates.rank:
         made = f"{start.algorithm} of rank {old.rates.rank}" if isinstance(old, OnlineScorer) else start.algorithm
@@ -119,8 +131,9 @@ def _go_on(task: Task, start: Bundle, stream: Stream) -> Mapping[str, Any]:
         _slots(task, start.plan, old, keys, taken, table)
     else:
         _fields(task, start.encoder, old, fields, taken, table)
-    stream.trainer.put(pa.array(fields[taken]), pa.array(keys[taken]), pa.array(old.row_values[taken].ravel()))
-    stream.trainer.warm()
+    if rows:
+        stream.trainer.put(pa.array(fields[taken]), pa.array(keys[taken]), pa.array(old.row_values[taken].ravel()))
+        stream.trainer.warm()
     text = "a slot whose definition changed begins anew; what the new columns lack is dropped"
     title = "What was carried on from the model before"
     return {"kind": "table", "title": title, "columns": ["name", "rows", "became"], "rows": table, "text": text}

@@ -33,6 +33,7 @@ class _Online(Trainer):
     evict_after: int = Field(
         0, ge=0, le=2**31, description="a key that so many samples pass without leaves the model; 0: never"
     )
+    checkpoint_every: int = Field(10_000_000, ge=1, description="rows between checkpoints")
     start: ModelRef = Field("", description="a model of the same type to go on from: a step or the folder of a bundle")
 
     def check(self, inputs: Mapping[str, Info], context: CheckContext) -> Checked:
@@ -68,7 +69,9 @@ class _Online(Trainer):
         from penstock.training.online import OnlineParameters
 
         threads = self._threads(context)
-        return OnlineParameters(self._rates(), self.epochs, self.batch, self.seed, threads, self.evict_after)
+        return OnlineParameters(
+            self._rates(), self.epochs, self.batch, self.seed, threads, self.evict_after, self.checkpoint_every
+        )
 
 
 class Lr(_Online):
@@ -78,7 +81,8 @@ class Lr(_Online):
     standardised by the first 10,000 rows, missing ones count as their mean. Every row is scored before it is learnt
     from: progressive_logloss and progressive_auc among the metrics are of those scores. The same rows give the same
     model at any number of threads. `start` goes on from an earlier model: slots are matched by name. `evict_after`
-    bounds what a stream of ever new keys makes the model: keys that do not come back leave it.
+    bounds what a stream of ever new keys makes the model: keys that do not come back leave it. A killed run goes on
+    from its newest checkpoint with --resume, to the same model.
     """
 
     type: ClassVar[str] = "lr"

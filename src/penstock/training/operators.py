@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -29,11 +30,13 @@ from penstock.operators.base import (
     RunContext,
 )
 from penstock.operators.places import is_name
+from penstock.registry.bundles import WARMUP_ROWS
 from penstock.training import checks
 from penstock.training.inputs import Layout, Wanted, choose
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
     from penstock.features.plan import Plan
     from penstock.training.bundle import Bundle
@@ -58,6 +61,10 @@ class Trainer(Process):
     valid: Ref = Field("", description="a second frame: early stopping, and metrics on unseen rows")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything drawn at random")
     threads: int | None = Field(None, ge=1, description="threads to compute with; they change no result")
+    warm_rows: int = Field(
+        WARMUP_ROWS, ge=0, le=WARMUP_ROWS,
+        description="raw rows kept in the bundle, of the columns it reads, for a host to warm up with; 0: none",
+    )  # fmt: skip
 
     def staged(self) -> bool:
         return True
@@ -89,12 +96,15 @@ class Trainer(Process):
         samples = gather(inputs[self.from_], valid, layout, self.label, self.weight, context)
         fit = self._fit(samples, context)
         plan = checks.plan_of(schema, layout, context)
-        return self._bundled(samples.encoder, fit, plan, schema, context)
+        return self._bundled(samples.encoder, fit, plan, schema, context, first=samples.first)
 
     def _bundled(
-        self, encoder: Encoder, fit: Fit, plan: Plan | None, schema: Schema, context: RunContext, parent: str = ""
-    ) -> Result:
-        """The model as a bundle in the node's scratch folder, with what is told of it. `parent`: what it began from."""
+        self, encoder: Encoder, fit: Fit, plan: Plan | None, schema: Schema, context: RunContext, parent: str = "",
+        first: pa.Table | None = None,
+    ) -> Result:  # fmt: skip
+        """The model as a bundle in the node's scratch folder, with what is told of it. `parent`: what it began from.
+        `first`: rows as they came, of columns that no plan made."""
+        from penstock.training import warm_rows
         from penstock.training.bundle import Bundle
 
         lineage = checks.plain(context.lineage) | ({"parent": parent} if parent else {})
@@ -103,6 +113,9 @@ class Trainer(Process):
             self.type, self.label, encoder, fit.scorer, plan, checks.raw_types(schema, plan, context),
             parameters, fit.numbers, lineage,
         )  # fmt: skip
+        if self.warm_rows:
+            rows = warm_rows.of(bundle.beside if plan else bundle.columns, plan, first, context)
+            bundle = replace(bundle, warmup=rows.slice(0, self.warm_rows) if rows is not None else None)
         folder = context.scratch / "bundle"
         bundle.save(folder)
         context.metrics(fit.numbers)
@@ -263,7 +276,8 @@ class Predict(Process):
 
     `model` is a step, the folder of a bundle, or a version in the registry: models:/NAME@ALIAS or models:/NAME/NUMBER.
     Where the rows were mapped by the model's own feature plan the mapped columns are used; otherwise the bundle's plan
-    maps the raw columns. Rows stream.
+    maps the raw columns. A model of another framework that came in as ONNX takes the columns that its inputs are called
+    by (lists where one is a matrix) and gives its one output, whatever its range. Rows stream.
     """
 
     type: ClassVar[str] = "predict"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.operators.base import RunContext
+from penstock.registry.bundles import WARMUP_ROWS
 from penstock.training.faults import InputError
 from penstock.training.inputs import Layout
 from penstock.training.labels import read_labels, read_weights
@@ -29,6 +30,8 @@ class Samples:
     weights: Floats
     weighted: bool
     valid: npt.NDArray[np.bool_]
+    #: The first rows as they came.
+    first: pa.Table | None = None
 
     @property
     def train(self) -> npt.NDArray[np.bool_]:
@@ -44,8 +47,12 @@ class _Targets:
     labels: list[pa.Array] = field(default_factory=list)
     weights: list[pa.Array] = field(default_factory=list)
     rows: int = 0
+    first: pa.Table | None = None
 
     def read(self, batch: pa.RecordBatch) -> None:
+        if not self.rows and batch.num_rows:  # copied, so that the batch itself may go
+            few = pa.array(range(min(batch.num_rows, WARMUP_ROWS)))
+            self.first = pa.Table.from_batches([batch.take(few)])
         self.rows += batch.num_rows
         self.labels.append(batch.column(self.label))
         if self.weight:
@@ -64,7 +71,7 @@ def gather(frame: Any, valid: Any | None, layout: Layout, label: str, weight: st
     encoder, matrix = learn(_told(context.batches(frame.select(names)), "training", context), layout, targets.read)
     labels, weights = targets.values(pa.null())
     if valid is None:
-        return Samples(encoder, matrix, labels, weights, bool(weight), np.zeros(len(labels), bool))
+        return Samples(encoder, matrix, labels, weights, bool(weight), np.zeros(len(labels), bool), targets.first)
     known = valid.collect_schema().names()
     missing = [name for name in names if name not in known]
     if missing:
@@ -83,6 +90,7 @@ def gather(frame: Any, valid: Any | None, layout: Layout, label: str, weight: st
         np.concatenate([weights, more_weights]),
         bool(weight),
         marks,
+        targets.first,
     )
 
 

@@ -164,6 +164,10 @@ def load_scorer(folder: Path, stored: Mapping[str, Any], fields: int) -> Scorer:
         from penstock.training.deep.scorer import DeepScorer
 
         return DeepScorer.load(folder, stored)
+    if stored["form"] == "onnx":
+        from penstock.training.graphs import GraphScorer
+
+        return GraphScorer.load(folder, stored)
     raise ValueError(f"a model of the unknown form {stored['form']!r}")
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,21 @@ class Host:
 
 
 @contextmanager
-def running(folder: Path, settings: str, token: str = "") -> Iterator[Host]:
-    """Start a host with this configuration in `folder`; it ends with the block, and must end well."""
+def running(
+    folder: Path, settings: str, token: str = "", environment: Mapping[str, str] | None = None,
+    within: Sequence[str | Path] = (),
+) -> Iterator[Host]:  # fmt: skip
+    """Start a host with this configuration in `folder`; it ends with the block, and must end well.
+
+    `environment`: instead of this process's own. `within`: a command that runs what follows it.
+    """
     config, log = folder / "serving.toml", folder / "log"
     config.write_text(settings, encoding="utf-8")
-    command = [sys.executable, "-m", "penstock.cli", "serve", config]
+    command = [*within, sys.executable, "-m", "penstock.cli", "serve", config]
     with log.open("wb") as stream:
-        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=stream, text=True)
+        server = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment
+        )
     assert server.stdout
     late = threading.Timer(START_SECONDS, server.kill)
     late.start()

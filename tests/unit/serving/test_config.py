@@ -99,3 +99,20 @@ def test_lines_are_those_of_keys_in_any_form() -> None:
     )
     assert lines[("a",)] == 1 and lines[("b", "c")] == 3 and lines[("b", "d", "e")] == 7
     assert lines[("f", 1, "g")] == 11 and lines[("h", "i.j", "k", "l")] == 13
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "10.1.2.3:1", "[::]:1", "[2001:db8::1]:1"])
+def test_an_address_that_everybody_reaches_needs_tokens_or_says_that_it_means_it(file: Path, address: str) -> None:
+    model = '[models.m.versions]\n1 = "a"\n'
+    found = problems(file, f'[listen]\ngrpc = "{address}"\n{model}')
+    assert len(found) == 1 and found[0].startswith("2: SERV003") and "everybody could score" in found[0]
+    token = f'[[tokens]]\nname = "a"\nsha256 = "{"0" * 64}"\n'
+    for allowed in (f'{token}[listen]\ngrpc = "{address}"\n', f'[listen]\ngrpc = "{address}"\ninsecure = true\n'):
+        file.write_text(allowed + model)
+        assert read(file).document.listen.grpc == address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.9.9.9:1", "[::1]:1", "localhost:1"])
+def test_loopback_needs_none(file: Path, address: str) -> None:
+    file.write_text(f'[listen]\nhttp = "{address}"\n[models.m.versions]\n1 = "a"\n')
+    assert read(file).document.listen.http == address

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from penstock import native
-from penstock.serving.runtime import onnxruntime_library
+from penstock.registry.runtime import onnxruntime_library
 from penstock.serving.tensors import Tensor, array_of, tensors_of
 
 

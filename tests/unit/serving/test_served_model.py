@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from penstock import native
-from penstock.serving.runtime import onnxruntime_library
+from penstock.registry.runtime import onnxruntime_library
 from penstock.serving.tensors import array_of, tensors_of
 from penstock.training.bundle import Bundle, load
 

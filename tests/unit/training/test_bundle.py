@@ -134,7 +134,9 @@ def test_the_manifest_says_what_a_reader_needs(run: Any, mapped: Any) -> None:
     assert set(manifest["libraries"]) == {"penstock", "python", "lightgbm", "numpy", "polars", "pyarrow"}
     assert set(manifest["files"]) == {
         "categories.json", "features.plan", "dictionaries/cities.dict", "keys.parquet", "trees.txt",
+        "warmup.parquet",
     }  # fmt: skip
+    assert manifest["warmup"] == {"file": "warmup.parquet", "rows": 64}
 
 
 def test_kept_columns_are_not_learnt_from(run: Any, mapped: Any) -> None:
@@ -217,7 +219,7 @@ def test_a_model_goes_out_and_comes_in(run: Any, mapped: Any, raw: Rows, tmp_pat
     assert not checked.faults and checked.outputs[""].plan == mapped[2]
     back = load(twin.read(run.context).path)
     assert back.score(raw(50, 1)).tobytes() == load(model.path).score(raw(50, 1)).tobytes()
-    assert len(twin.paths(CheckContext())) == 6
+    assert len(twin.paths(CheckContext())) == 7
 
 
 def test_a_missing_bundle_is_a_problem_at_check_unless_it_is_promised(tmp_path: Path) -> None:

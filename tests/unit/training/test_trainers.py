@@ -86,7 +86,12 @@ def test_the_leaf_only_form_is_one_lightgbm_model(run: Any, rows: Rows) -> None:
     codes = [float(cities.index(c)) for c in test["city"]]
     x = np.column_stack([test["age"], test["price"], codes])
     assert np.abs(alone.predict(x) - bundle.score(test)).max() <= 1e-6
-    assert sorted(p.name for p in folder.iterdir()) == ["categories.json", "manifest.json", "trees.txt"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "categories.json",
+        "manifest.json",
+        "trees.txt",
+        "warmup.parquet",
+    ]
 
 
 def test_the_exported_leaf_values_are_the_regression_s_weights(run: Any, rows: Rows, monkeypatch: Any) -> None:
@@ -275,3 +280,13 @@ def test_a_core_install_is_told_what_trees_need_before_anything_runs(rows: Rows,
     faults = step("gbdt").check({"rows": schema}, CheckContext()).faults
     assert [(f.code, f.hint) for f in faults] == [("TRAIN019", "pip install 'penstock[local]'")]
     assert not step("svm").check({"rows": schema}, CheckContext()).faults
+
+
+def test_rows_to_warm_up_with_are_of_the_columns_read_and_may_be_left_out(run: Any, rows: Rows) -> None:
+    bundle = trained(run, rows(300), "gbdt", columns="age price")
+    assert bundle.warmup is not None
+    assert bundle.warmup.num_rows == 64 and bundle.warmup.column_names == ["age", "price"]
+    assert bundle.warmup["age"].to_pylist() == rows(300)["age"].head(64).to_list()
+    assert trained(run, rows(300), "gbdt", columns="age price", warm_rows="5").warmup.num_rows == 5  # type: ignore[union-attr]
+    assert trained(run, rows(300), "gbdt", columns="age price", warm_rows="0").warmup is None
+    assert trained(run, rows(50), "gbdt", columns="age price", _batch="7").warmup.num_rows == 7  # type: ignore[union-attr]

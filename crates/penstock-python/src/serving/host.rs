@@ -76,6 +76,11 @@ impl PyHost {
         serde_json::to_string(&report).map_err(|error| wrong(&error))
     }
 
+    /// Who serves, who gets what and how it goes, as JSON; does not wait for `apply`.
+    fn status(&self) -> PyResult<String> {
+        serde_json::to_string(&self.fleet.status()).map_err(|error| wrong(&error))
+    }
+
     /// What happened since the last call, a JSON document each.
     fn events(&self) -> Vec<String> {
         self.fleet.events()

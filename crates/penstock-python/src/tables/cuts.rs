@@ -45,7 +45,7 @@ struct PyOpenCut {
     checkpoints: Py<PyCheckpoints>,
 }
 
-fn folder(path: PathBuf) -> Result<Arc<dyn Disk>, ArtefactError> {
+pub(crate) fn folder(path: PathBuf) -> Result<Arc<dyn Disk>, ArtefactError> {
     let name = path.display().to_string();
     let folder = Folder::new(path).map_err(|error| ArtefactError::Io {
         file: name,

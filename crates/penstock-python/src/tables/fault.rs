@@ -27,7 +27,7 @@ pub(super) fn raise(py: Python<'_>, kind: &str, message: String, facts: &[(&str,
     PyArtefactError::new_err((kind.to_owned(), message, held.unbind()))
 }
 
-pub(super) fn to_py(py: Python<'_>, error: ArtefactError) -> PyErr {
+pub(crate) fn to_py(py: Python<'_>, error: ArtefactError) -> PyErr {
     let message = error.to_string();
     let (kind, facts): (&str, Vec<(&str, String)>) = match error {
         ArtefactError::Io { file, doing, error } => {

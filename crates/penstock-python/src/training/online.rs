@@ -1,12 +1,19 @@
 //! Binding of `penstock_training::online`: one object learns from batches of Arrow columns, scores them, gives rows.
 
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
 use arrow_array::{Array, Float32Array, Int32Array, Int64Array, UInt64Array};
 use arrow_pyarrow::PyArrowType;
+use penstock_table::ArtefactError;
 use penstock_training::online::{
-    Columns, Factors, Model, Offsets, Optimizer, Rates, RowOut, Settings, Slot, Trainer,
+    Columns, Cuts, Factors, Model, Offsets, Optimizer, Rates, RowOut, Settings, Slot, Trainer,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::tables::{artefact_error, folder};
 
 use super::{Given, f32s, f64_out, i64s, on_pool, to_py, u64_out, u64s};
 
@@ -15,6 +22,7 @@ reader!(i32s, Int32Array, Int32);
 #[pyclass]
 pub struct Online {
     trainer: Trainer,
+    cuts: Mutex<Option<Cuts>>,
 }
 
 enum Starts {
@@ -118,7 +126,10 @@ impl Online {
         };
         let model = Model::new(settings, slots, numbers, shared, positions).map_err(to_py)?;
         let trainer = Trainer::new(model).map_err(to_py)?;
-        Ok(Online { trainer })
+        Ok(Online {
+            trainer,
+            cuts: Mutex::default(),
+        })
     }
 
     /// Predict, then learn. `numbers`: f32, row by row.
@@ -170,6 +181,11 @@ impl Online {
         (found.rows, found.weight, found.logloss, found.auc)
     }
 
+    /// Rows learnt from since the pass began.
+    fn progress_rows(&self) -> u64 {
+        self.trainer.rows()
+    }
+
     /// The margin of each of `rows` rows.
     fn margins(
         &self,
@@ -214,6 +230,52 @@ impl Online {
         py.detach(|| model.put(&rows)).map_err(to_py)
     }
 
+    /// The newest cut of the folder (made if it is not there) into a trainer that has learnt nothing yet, and the folder for
+    /// cuts to come. Returns the caller's sections; None where there is no cut. After an error the trainer is as it was.
+    fn resume<'py>(
+        &mut self,
+        py: Python<'py>,
+        path: PathBuf,
+        plan: String,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let trainer = &mut self.trainer;
+        let resume = || {
+            let mut cuts = Cuts::open(folder(path)?, plan)?;
+            let sections = cuts.resume(trainer)?;
+            Ok((cuts, sections))
+        };
+        let (cuts, sections) = py
+            .detach(resume)
+            .map_err(|error| artefact_error(py, error))?;
+        self.cuts = Mutex::new(Some(cuts));
+        let Some(sections) = sections else {
+            return Ok(None);
+        };
+        let found = PyDict::new(py);
+        for (name, bytes) in sections {
+            found.set_item(name, PyBytes::new(py, &bytes))?;
+        }
+        Ok(Some(found))
+    }
+
+    /// Begins a cut here, between two calls of `learn`; nothing is written yet.
+    fn prepare_cut(
+        &mut self,
+        py: Python<'_>,
+        sections: Vec<(String, Bound<'_, PyBytes>)>,
+    ) -> PyResult<()> {
+        let sections = sections.into_iter();
+        let sections = sections.map(|(name, bytes)| (name, bytes.as_bytes().to_vec()));
+        let sections = sections.collect();
+        self.cut(py, |cuts, trainer| cuts.prepare(trainer, sections))
+    }
+
+    /// Writes about `rows` rows more of the open cut; whether it lasts now.
+    fn write_cut(&mut self, py: Python<'_>, rows: u64) -> PyResult<bool> {
+        let written = self.cut(py, |cuts, trainer| cuts.write(trainer, rows))?;
+        Ok(written.is_some())
+    }
+
     #[getter]
     fn width(&self) -> usize {
         self.trainer.model.width()
@@ -223,5 +285,21 @@ impl Online {
     #[getter]
     fn keys(&self) -> u64 {
         self.trainer.model.keys()
+    }
+}
+
+impl Online {
+    fn cut<T: Send>(
+        &mut self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Cuts, &mut Trainer) -> Result<T, ArtefactError> + Send,
+    ) -> PyResult<T> {
+        let cuts = self.cuts.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(cuts) = cuts else {
+            return Err(PyValueError::new_err("there is no folder for cuts"));
+        };
+        let trainer = &mut self.trainer;
+        py.detach(|| work(cuts, trainer))
+            .map_err(|error| artefact_error(py, error))
     }
 }

@@ -194,8 +194,13 @@ impl<M: Engine> Fleet<M> {
         }
         let same = |version: &Version<M>| {
             let of = &version.spec;
-            (&of.folder, &of.digest, &of.functions)
-                == (&wanted.folder, &wanted.digest, &wanted.functions)
+            (&of.folder, &of.digest, &of.copy, &of.functions)
+                == (
+                    &wanted.folder,
+                    &wanted.digest,
+                    &wanted.copy,
+                    &wanted.functions,
+                )
                 && version.line.limits.threads == spec.limits.threads
         };
         let old = before.and_then(|entry| entry.versions.get(label));

@@ -39,6 +39,9 @@ pub struct ModelSpec {
 pub struct VersionSpec {
     pub folder: PathBuf,
     pub digest: String,
+    /// Which copy of the bundle lies in the folder: another one is opened anew, though its digest is the same.
+    #[serde(default)]
+    pub copy: String,
     /// As the configuration names it: a folder, `models:/ctr@live`.
     pub reference: String,
     /// Addresses of the plan's user functions.

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::Result;
+use penstock_table::Snapshot;
+
+use crate::error::{Fault, Result};
 use crate::model::{Call, Lane, Model, Options, Signature, Stopper};
 use crate::service::Timings;
 use crate::tensor::Tensor;
@@ -29,6 +31,12 @@ pub trait Engine: Send + Sync + Sized + 'static {
     fn memory_bytes(&self) -> u64;
 
     fn lane(self: &Arc<Self>) -> Result<Self::Lane>;
+
+    /// Verifies some more of what is mapped, from a cursor that begins at 0: true at its end, where the cursor is at 0 again.
+    /// None where nothing is mapped. Fails for what is damaged.
+    fn scrub(&self, _cursor: &mut usize) -> Result<Option<bool>> {
+        Ok(None)
+    }
 
     /// Keys found and not found in its tables so far; None where it has none.
     fn lookups(&self) -> Option<(u64, u64)> {
@@ -94,6 +102,17 @@ impl Engine for Model {
 
     fn lane(self: &Arc<Model>) -> Result<Lane> {
         Model::lane(self)
+    }
+
+    fn scrub(&self, cursor: &mut usize) -> Result<Option<bool>> {
+        self.snapshot()
+            .map(|snapshot| snapshot.scrub(cursor))
+            .transpose()
+            .map_err(|error| Fault::internal(error.to_string()))
+    }
+
+    fn lookups(&self) -> Option<(u64, u64)> {
+        self.snapshot().map(Snapshot::lookups)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod markers;
 mod metrics;
 mod run;
 mod scores;
+mod scrub;
 mod service;
 mod significance;
 mod split;

@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::hub::Hub;
 use super::line::{Line, Naming};
 use super::run::panic_text;
+use super::scrub::Scrubber;
 use crate::error::{Fault, Result};
 use crate::model::Options;
 
@@ -20,6 +21,8 @@ pub struct Version<M: Engine> {
     pub spec: VersionSpec,
     pub memory_bytes: u64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Verifies what is mapped as long as the version stands.
+    scrubber: Mutex<Option<Scrubber>>,
 }
 
 impl<M: Engine> Version<M> {
@@ -46,6 +49,7 @@ impl<M: Engine> Version<M> {
             spec: spec.clone(),
             memory_bytes,
             threads: Mutex::default(),
+            scrubber: Mutex::new(Scrubber::start(&line)),
         };
         for _ in 0..line.limits.concurrency {
             let theirs = line.clone();
@@ -75,6 +79,7 @@ impl<M: Engine> Version<M> {
     /// Takes no more requests, and returns when its last one is answered, or after `patience`; whether all were.
     pub fn drain(&self, patience: Duration) -> bool {
         self.line.close();
+        drop(self.scrubber.lock().take());
         let until = Instant::now() + patience;
         while !self.line.idle() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));

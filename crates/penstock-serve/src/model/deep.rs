@@ -137,11 +137,8 @@ impl DeepScorer {
         })
     }
 
-    /// Verifies one more block of the mapped rows; true once all are. Fails for a damaged one.
-    pub fn scrub(&self, cursor: &mut usize) -> Result<bool> {
-        self.snapshot
-            .scrub(cursor)
-            .map_err(|error| Fault::internal(error.to_string()))
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// Probabilities of label 1, and what looking the rows up took.

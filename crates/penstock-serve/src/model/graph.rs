@@ -113,6 +113,9 @@ impl Run {
                 let text = error.to_string();
                 if text.contains("terminate flag") {
                     Fault::new(Kind::Late, "the deadline passed while the model ran")
+                } else if text.contains("while running") {
+                    // An operator failed, not the check of what came in: live would fail of it too if it were the client's.
+                    Fault::internal(format!("the model's graph failed: {text}"))
                 } else {
                     Fault::invalid(format!("the model's graph refused the inputs: {text}"))
                 }

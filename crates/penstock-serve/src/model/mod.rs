@@ -29,10 +29,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ort::session::{NoSelectedOutputs, RunOptions};
+use penstock_table::Snapshot;
 
 use crate::error::{Fault, Kind, Result};
 use crate::service::Timings;
 use crate::tensor::{Tensor, TensorSpec};
+use deep::DeepScorer;
 use features::{Desk, FeatureModel};
 use graph::Run;
 pub use graph::load_runtime;
@@ -135,11 +137,11 @@ impl Model {
         self.memory_bytes
     }
 
-    /// Verifies one more block of what is mapped, from a cursor that begins at 0; true once all are sound.
-    pub fn scrub(&self, cursor: &mut usize) -> Result<bool> {
+    /// The rows that it maps; None where it has none.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
         match &self.kind {
-            Form::Features(model) => model.deep().map_or(Ok(true), |deep| deep.scrub(cursor)),
-            Form::Tensors(_) => Ok(true),
+            Form::Features(model) => model.deep().map(DeepScorer::snapshot),
+            Form::Tensors(_) => None,
         }
     }
 

@@ -1,11 +1,10 @@
 //! Looking hashes up in a mapped snapshot: a guess where one would be among its block's, then the lines around it.
 
-use std::sync::atomic::Ordering;
-
-use super::read::{SOUND, Snapshot};
-use super::table::{NONE, SnapshotTable};
+use super::place::Place;
+use super::read::Snapshot;
+use super::table::SnapshotTable;
 use super::{block_of, values_at};
-use crate::artefact::{Entry, Result, long};
+use crate::artefact::{Result, long};
 use crate::hash::{BUCKET_BITS, mix};
 use crate::line::prefetch;
 use crate::lookup::BLOCK;
@@ -19,35 +18,25 @@ pub(crate) enum Found {
 }
 
 impl Snapshot {
-    /// The block of a hash, verified; None if it has no rows.
+    /// Asks for what `prefetch` reads of a hash.
     #[inline(always)]
-    fn block(&self, table: &SnapshotTable, hash: u64) -> Result<Option<&Entry>> {
-        let place = table.blocks[block_of(hash, table.bits)];
-        if place == NONE {
-            return Ok(None);
-        }
-        let entry = &self.frame.entries[place as usize];
-        if self.states[place as usize].load(Ordering::Relaxed) != SOUND {
-            self.touch(place as usize)?;
-        }
-        Ok(Some(entry))
+    pub(crate) fn announce(&self, table: usize, hash: u64) {
+        let table = &self.tables[table];
+        let place: *const Place = &table.blocks[block_of(hash, table.bits)];
+        prefetch(place.cast::<u8>());
     }
 
     /// Asks for the place where a hash of a table should be.
     #[inline(always)]
     pub(crate) fn prefetch(&self, table: usize, hash: u64) {
         let table = &self.tables[table];
-        let place = table.blocks[block_of(hash, table.bits)];
-        if place != NONE {
-            let entry = &self.frame.entries[place as usize];
-            let guess = guess(hash, table.bits, entry.count as usize);
-            let at = self
-                .bytes
-                .as_ptr()
-                .wrapping_add(entry.offset as usize + guess * 8);
+        let place = &table.blocks[block_of(hash, table.bits)];
+        if place.entry().is_some() {
+            let first = place.guess(hash, table.bits) as isize - table.near() as isize / 2;
+            let at = place.offset.wrapping_add_signed(8 * first);
             // A guess is right within a few lines.
-            for line in 0..=NEAR / 8 {
-                prefetch(at.wrapping_add(64 * line).wrapping_sub(8 * BEFORE));
+            for line in 0..=table.near() / 8 {
+                prefetch(self.bytes.as_ptr().wrapping_add(at + 64 * line));
             }
         }
     }
@@ -56,16 +45,28 @@ impl Snapshot {
     #[inline(always)]
     pub(crate) fn find(&self, table: usize, hash: u64) -> Result<Found> {
         let table = &self.tables[table];
-        let Some(entry) = self.block(table, hash)? else {
+        let place = &table.blocks[block_of(hash, table.bits)];
+        let Some(entry) = place.entry() else {
             return Ok(Found::Absent);
         };
-        let rows = entry.count as usize;
-        let section = self.section(entry);
-        let Some(row) = search(&section[..rows * 8], hash, guess(hash, table.bits, rows)) else {
+        if !place.is_sound() {
+            self.touch(entry)?;
+        }
+        let rows = place.rows as usize;
+        let hashes = &self.bytes[place.offset..][..rows * 8];
+        let guess = place.guess(hash, table.bits);
+        let row = match table.near() {
+            NEAR => search::<NEAR>(hashes, hash, guess),
+            _ => search::<NEARER>(hashes, hash, guess),
+        };
+        let Some(row) = row else {
             return Ok(Found::Absent);
         };
-        let at = entry.offset as usize + values_at(rows) + row * table.row_bytes();
-        prefetch(self.bytes.as_ptr().wrapping_add(at));
+        let row_bytes = table.row_bytes();
+        let at = place.offset + values_at(rows) + row * row_bytes;
+        let values = self.bytes.as_ptr().wrapping_add(at);
+        prefetch(values);
+        prefetch(values.wrapping_add(row_bytes - 1));
         Ok(Found::At(at))
     }
 
@@ -112,32 +113,45 @@ impl Snapshot {
                 }
             }
         }
+        self.lookups.add(found, keys.len());
         Ok(found)
     }
 }
 
-/// Hashes that are looked at around a guess, and how many of them lie before it: two deviations of a block of 600.
-const NEAR: usize = 48;
-const BEFORE: usize = 24;
+/// Hashes that are looked at around a guess: more than two deviations on both sides, in blocks of up to 600 rows, of up
+/// to 150.
+const NEAR: usize = 24;
+const NEARER: usize = 8;
 
-/// Where a hash would be among `rows` that are spread evenly over its block.
-#[inline(always)]
-fn guess(hash: u64, bits: u32, rows: usize) -> usize {
-    let within = hash << (BUCKET_BITS + bits);
-    ((u128::from(within) * rows as u128) >> 64) as usize
+impl SnapshotTable {
+    /// How many hashes are looked at around a guess.
+    #[inline(always)]
+    fn near(&self) -> usize {
+        if self.rows >> (BUCKET_BITS + self.bits) > 150 {
+            NEAR
+        } else {
+            NEARER
+        }
+    }
 }
 
 /// A hash among ascending ones: near the guess all at once, since nobody can predict on which side; else outwards.
 #[inline(always)]
-fn search(hashes: &[u8], hash: u64, guess: usize) -> Option<usize> {
-    let first = guess.saturating_sub(BEFORE);
-    if let Some((near, _)) = hashes[8 * first..].split_first_chunk::<{ 8 * NEAR }>() {
-        let near = near.as_chunks::<8>().0;
+fn search<const NEAR: usize>(hashes: &[u8], hash: u64, guess: usize) -> Option<usize> {
+    let first = guess.saturating_sub(NEAR / 2);
+    // Those past the end are not looked at: the last `NEAR` are, if there are so many.
+    let first = first.min((hashes.len() / 8).saturating_sub(NEAR));
+    let near = hashes[8 * first..].as_chunks::<8>().0;
+    if let Some(near) = near.first_chunk::<NEAR>() {
         let here = (0..NEAR).fold(0u64, |here, place| {
             here | u64::from(u64::from_le_bytes(near[place]) == hash) << place
         });
         if here != 0 {
             return Some(first + here.trailing_zeros() as usize);
+        }
+        let [least, most] = [near[0], near[NEAR - 1]].map(u64::from_le_bytes);
+        if least < hash && hash < most {
+            return None;
         }
     }
     search_outwards(hashes, hash, guess)

@@ -1,6 +1,10 @@
-//! Serving snapshots: the values of a store's rows in one mapped file (ADR 0032). `write.rs` takes one, `read.rs` and `table.rs` read it.
+//! Serving snapshots: the values of a store's rows in one mapped file (ADR 0032). `write.rs` takes one; `read.rs` and
+//! `table.rs` open it, `find.rs` and `pool.rs` look keys up.
 
 mod find;
+mod lookups;
+mod place;
+mod pool;
 mod read;
 mod table;
 mod write;
@@ -18,8 +22,11 @@ pub use read::Snapshot;
 pub use table::SnapshotTable;
 use write::Encoding;
 
-/// Blocks are about this big: small enough to be verified at a first touch, big enough that few are listed.
-const BLOCK_BYTES: u64 = 48 << 10;
+/// How big blocks are: the hashes and the values of a small one lie in the same page or two, and a guess among few rows
+/// is close; but no more are listed than `MANY_BLOCKS`, unless each has grown as big as is verified at a first touch.
+const SMALLEST_BLOCK: u64 = 6 << 10;
+const BIGGEST_BLOCK: u64 = 48 << 10;
+const MANY_BLOCKS: u64 = 1 << 18;
 /// Hashes and values of a block begin on this.
 const ALIGN: usize = 64;
 
@@ -71,9 +78,10 @@ impl OpenSnapshot {
     }
 }
 
-/// Bits below a bucket's that blocks are told by, so that a block is about `BLOCK_BYTES`.
+/// Bits below a bucket's that blocks are told by.
 fn block_bits(rows: u64, row_bytes: u64) -> u32 {
-    let blocks = rows.saturating_mul(row_bytes) / BLOCK_BYTES;
+    let bytes = rows.saturating_mul(row_bytes);
+    let blocks = bytes / (bytes / MANY_BLOCKS).clamp(SMALLEST_BLOCK, BIGGEST_BLOCK);
     blocks
         .next_power_of_two()
         .ilog2()

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::table::{NONE, SnapshotTable};
+use super::lookups::Lookups;
+use super::table::SnapshotTable;
 use super::values_at;
 use crate::artefact::{
     ArtefactError, Entry, Frame, Kind, Pairs, Result, Section, damaged, io, long,
@@ -14,7 +15,6 @@ use crate::artefact::{
 use crate::checkpoint::{compared, identity};
 use crate::disk::Source;
 use crate::hash::{BUCKETS, unmix};
-use crate::pool::{Bag, Layout, Pooling, Rows, pool};
 use crate::store::{Keys, Store};
 
 /// A snapshot's bytes.
@@ -48,7 +48,7 @@ impl Source for Bytes {
 }
 
 const UNKNOWN: u8 = 0;
-pub(super) const SOUND: u8 = 1;
+const SOUND: u8 = 1;
 const BAD: u8 = 2;
 
 /// An open snapshot. Readers share it.
@@ -56,33 +56,11 @@ pub struct Snapshot {
     pub(super) bytes: Bytes,
     pub(super) frame: Frame,
     /// Of each entry.
-    pub(super) states: Vec<AtomicU8>,
+    states: Vec<AtomicU8>,
     pub(super) tables: Vec<SnapshotTable>,
     slots: BTreeMap<u32, (usize, Keys)>,
     plan: String,
-}
-
-impl Rows for Snapshot {
-    type Error = ArtefactError;
-
-    fn dim(&self, slot: u32) -> Result<usize> {
-        Ok(self.tables[self.slot(slot)?.0].dim)
-    }
-
-    fn mask(&self, slot: u32) -> Result<u64> {
-        Ok(self.slot(slot)?.1.mask())
-    }
-
-    fn read(
-        &self,
-        slot: u32,
-        keys: &[u64],
-        out: &mut [f32],
-        _: &mut [u32],
-        _: bool,
-    ) -> Result<u64> {
-        self.lookup(slot, keys, out).map(|_| 0)
-    }
+    pub(super) lookups: Lookups,
 }
 
 impl Snapshot {
@@ -138,6 +116,7 @@ impl Snapshot {
             tables,
             slots,
             plan: facts.get("plan").unwrap_or_default().into(),
+            lookups: Lookups::default(),
         })
     }
 
@@ -159,29 +138,14 @@ impl Snapshot {
         slots.map(|(&slot, &(table, keys))| (slot, table, keys))
     }
 
+    /// Keys that were looked up and had a row, and those that had none, since it was opened.
+    pub fn lookups(&self) -> (u64, u64) {
+        self.lookups.so_far()
+    }
+
     /// What was recorded as the plan when it was taken.
     pub fn plan(&self) -> &str {
         &self.plan
-    }
-
-    /// As `Store::pool`, with the same sums in the same order.
-    pub fn pool(
-        &self,
-        bags: &[Bag],
-        pooling: Pooling,
-        threads: usize,
-        out: &mut [f32],
-    ) -> Result<()> {
-        pool(
-            self,
-            bags,
-            pooling,
-            threads,
-            Layout::default(),
-            &mut [],
-            out,
-            None,
-        )
     }
 
     /// The rows of table `table` in these of the 4,096 buckets, in order of hash within each.
@@ -195,12 +159,11 @@ impl Snapshot {
         let mut values = vec![0.0; held.dim];
         let end = buckets.end.min(BUCKETS);
         for block in buckets.start << held.bits..end << held.bits {
-            let place = held.blocks[block];
-            if place == NONE {
+            let Some(place) = held.blocks[block].entry() else {
                 continue;
-            }
-            self.touch(place as usize)?;
-            let entry = &self.frame.entries[place as usize];
+            };
+            self.touch(place)?;
+            let entry = &self.frame.entries[place];
             let (section, rows) = (self.section(entry), entry.count as usize);
             let stored = section[values_at(rows)..].chunks_exact(held.row_bytes());
             for (row, stored) in stored.take(rows).enumerate() {
@@ -229,10 +192,20 @@ impl Snapshot {
         let entry = &self.frame.entries[place];
         let verdict = self.frame.verify(entry, self.section(entry));
         // A section that was bad once stays so: a reader may have had it.
+        let state = &self.states[place];
         if verdict.is_err() {
-            self.states[place].store(BAD, Ordering::Relaxed);
-        } else if self.states[place].load(Ordering::Relaxed) == UNKNOWN {
-            self.states[place].store(SOUND, Ordering::Relaxed);
+            state.store(BAD, Ordering::Relaxed);
+        } else if state.load(Ordering::Relaxed) == UNKNOWN {
+            state.store(SOUND, Ordering::Relaxed);
+        }
+        if entry.section == Section::Block {
+            let table = &self.tables[entry.table as usize];
+            let block = &table.blocks[entry.number as usize];
+            if state.load(Ordering::Relaxed) == BAD {
+                block.set_damaged();
+            } else if !block.is_sound() {
+                block.set_sound(self.section(entry), table.bits);
+            }
         }
         verdict
     }

@@ -1,14 +1,12 @@
 //! One table of a snapshot: what its facts say, and where its blocks are.
 
+use super::place::Place;
 use super::values_at;
 use crate::artefact::{Entry, Frame, Pairs, Result, Section, damaged};
 use crate::checkpoint::SAME;
 use crate::half::Dtype;
 use crate::hash::BUCKET_BITS;
 use crate::init::Init;
-
-/// No block: none of its hashes has a row.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// One table of a snapshot.
 pub struct SnapshotTable {
@@ -21,8 +19,7 @@ pub struct SnapshotTable {
     missing: Option<Init>,
     seed: u64,
     pub(super) bits: u32,
-    /// Block by block: its entry, or `NONE`.
-    pub(super) blocks: Vec<u32>,
+    pub(super) blocks: Vec<Place>,
 }
 
 impl SnapshotTable {
@@ -79,21 +76,24 @@ impl SnapshotTable {
             missing,
             seed: pairs.number(file, &section, "seed")?,
             bits,
-            blocks: vec![NONE; 1 << (BUCKET_BITS + bits)],
+            blocks: (0..1 << (BUCKET_BITS + bits))
+                .map(|_| Place::default())
+                .collect(),
         };
         let mut rows = 0;
         for (place, entry) in (0..).zip(&frame.entries).filter(|(_, entry)| mine(entry)) {
             let count = entry.count as usize;
             let bytes = values_at(count) as u64 + count as u64 * table.row_bytes() as u64;
             let block = table.blocks.get_mut(entry.number as usize);
-            let Some(block) = block.filter(|block| **block == NONE && bytes == entry.bytes) else {
+            let Some(block) = block.filter(|block| block.entry().is_none() && bytes == entry.bytes)
+            else {
                 return Err(damaged(
                     file,
                     entry.name(),
                     "it is not a block of this table",
                 ));
             };
-            *block = place;
+            *block = Place::new(place, entry);
             rows += u64::from(entry.count);
         }
         if rows != table.rows {

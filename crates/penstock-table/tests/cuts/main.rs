@@ -3,6 +3,7 @@
 mod damage;
 mod disk;
 mod model;
+mod places;
 mod promises;
 mod reading;
 mod restoring;

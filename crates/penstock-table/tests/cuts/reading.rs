@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use penstock_table::disk::simulated::SimulatedDisk;
 use penstock_table::disk::{Disk, Folder};
 use penstock_table::{
-    Admission, Change, Checkpoints, Dtype, RowParts, Snapshot, Store, View, prepare_snapshot,
+    Admission, Bag, Change, Checkpoints, Dtype, Pooling, RowParts, Snapshot, Store, View,
+    prepare_snapshot,
 };
 
 use super::promises::{config, grown, refusal, train};
@@ -77,6 +78,47 @@ fn a_snapshot_reads_as_its_table_did_while_that_trains_on() {
         snapshot.verify().unwrap();
         same_values(&before, |keys, out| snapshot.lookup(1, keys, out).unwrap());
     }
+}
+
+#[test]
+fn a_snapshot_pools_as_its_table_did_few_keys_or_many_and_counts_them() {
+    let disk = shared(&SimulatedDisk::new(0));
+    let mut live = grown(config(), 5000);
+    let open = prepare_snapshot(&disk, "s", "plan", &mut live, 1 << 24).unwrap();
+    open.commit(&mut live).unwrap();
+    let snapshot = Snapshot::read(&*disk, "s", Some((&live, "plan"))).unwrap();
+    let dim = live.tables()[0].config().dim;
+    // One row, a request's rows, and more keys than are asked for at once; a tenth of them have no row.
+    for samples in [1, 100, 9000] {
+        let keys: Vec<u64> = (0..2 * samples).map(|i| i * 7919 % 5556).collect();
+        let weights: Vec<f32> = keys.iter().map(|&key| (key % 5) as f32 - 1.0).collect();
+        let mut ends: Vec<i64> = (0..=samples as i64).map(|sample| 2 * sample).collect();
+        let one_each: Vec<i64> = (0..=samples as i64).collect();
+        // An empty bag, and one of four.
+        ends[samples as usize / 2] = ends[samples as usize / 2].min(2 * samples as i64 - 2);
+        let bag = |offsets, keys, weights| Bag {
+            slot: 1,
+            keys,
+            offsets,
+            weights,
+        };
+        let bags = [
+            bag(&one_each, &keys[..samples as usize], None),
+            bag(&ends, &keys, Some(&weights)),
+            bag(&ends, &keys, None),
+        ];
+        for pooling in [Pooling::Sum, Pooling::Mean, Pooling::Sqrtn] {
+            let mut wanted = vec![0.0; samples as usize * 3 * dim];
+            let mut found = vec![f32::NAN; wanted.len()];
+            live.pool(&bags, pooling, 1, &mut wanted).unwrap();
+            snapshot.pool(&bags, pooling, 1, &mut found).unwrap();
+            assert_eq!(super::bits(&found), super::bits(&wanted), "{pooling:?}");
+        }
+        let short = snapshot.pool(&bags, Pooling::Sum, 1, &mut [0.0; 5]);
+        assert!(refusal(short).contains("5 "));
+    }
+    let (found, absent) = snapshot.lookups();
+    assert!(absent > 0 && found > 7 * absent, "{found} and {absent}");
 }
 
 fn row(x: f32) -> RowParts {

@@ -4,16 +4,19 @@
 //! number of threads and however the columns are cut into batches. Read `model.rs` first, then `trainer.rs`.
 
 mod columns;
+mod cuts;
 mod distinct;
 mod model;
 mod owner;
 mod part;
 mod settings;
+mod state;
 mod step;
 mod tally;
 mod trainer;
 
 pub use columns::{Columns, Offsets, Slot};
+pub use cuts::{Cuts, Sections};
 pub use model::{Model, NUMBER_FIELD, RowOut};
 pub use settings::{Factors, Optimizer, Rates, Settings};
 pub use tally::Progress;

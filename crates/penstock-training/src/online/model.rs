@@ -1,6 +1,9 @@
 //! A model as it stands: rows by field and key, and rows of its own for the bias and the numbers.
 
-use penstock_table::{Admission, Init, Optimizer as TableOptimizer, Place, Places, TableConfig};
+use penstock_table::{
+    Admission, Init, Optimizer as TableOptimizer, Place, Result as TableResult, Store, Table,
+    TableConfig,
+};
 use rayon::prelude::*;
 
 use super::columns::Columns;
@@ -19,14 +22,15 @@ pub const NUMBER_FIELD: i32 = -1;
 
 pub struct Model {
     pub(crate) settings: Settings,
-    pub(crate) tables: Vec<Places>,
+    /// A table a field, without slots: what is read from where is the model's own to know.
+    pub(crate) store: Store,
     slots: usize,
     /// Keys say themselves which slot they are of: one table holds all.
     shared: bool,
     /// The place of a key in its list is its field.
     positions: bool,
     pub(crate) numbers: usize,
-    own: Box<[f32]>,
+    pub(crate) own: Box<[f32]>,
 }
 
 /// Rows as they lie: `values` are `Model::width` floats each (see `step.rs`).
@@ -62,7 +66,7 @@ impl Model {
         }
         let mut model = Model {
             settings,
-            tables: vec![],
+            store: Store::default(),
             slots,
             shared,
             positions,
@@ -78,6 +82,10 @@ impl Model {
         };
         model.grow(fields)?;
         Ok(model)
+    }
+
+    pub(crate) fn tables(&self) -> &[Table] {
+        self.store.tables()
     }
 
     pub fn width(&self) -> usize {
@@ -100,24 +108,38 @@ impl Model {
 
     /// Tables for so many fields.
     pub(crate) fn grow(&mut self, fields: usize) -> Result<()> {
-        while self.tables.len() < fields {
-            let name = format!("field {}", self.tables.len());
-            let mut config = TableConfig::new(name, self.width(), TableOptimizer::Sgd, 0.0);
-            config.init = Init::Constant(0.0);
-            if self.settings.least > 1 {
-                config.admission = Admission::Count {
-                    least: self.settings.least,
-                    sketch_bytes: if self.shared {
-                        SKETCH_BYTES
-                    } else {
-                        SKETCH_BYTES / 16
-                    },
-                    halve_every: HALVE_EVERY,
-                };
-            }
-            self.tables.push(Places::new(config).map_err(table_error)?);
+        while self.tables().len() < fields {
+            let table = self.empty_table(self.tables().len());
+            self.store.add(table.map_err(table_error)?);
         }
         Ok(())
+    }
+
+    /// Tables for so many fields, without rows.
+    pub(crate) fn empty_store(&self, fields: usize) -> TableResult<Store> {
+        let mut store = Store::default();
+        for field in 0..fields.max(self.tables().len()) {
+            store.add(self.empty_table(field)?);
+        }
+        Ok(store)
+    }
+
+    fn empty_table(&self, field: usize) -> TableResult<Table> {
+        let name = format!("field {field}");
+        let mut config = TableConfig::new(name, self.width(), TableOptimizer::Sgd, 0.0);
+        config.init = Init::Constant(0.0);
+        if self.settings.least > 1 {
+            config.admission = Admission::Count {
+                least: self.settings.least,
+                sketch_bytes: if self.shared {
+                    SKETCH_BYTES
+                } else {
+                    SKETCH_BYTES / 16
+                },
+                halve_every: HALVE_EVERY,
+            };
+        }
+        Table::in_place(config)
     }
 
     /// The row of the bias (0) or of a number (1 + its place). Read only.
@@ -135,7 +157,7 @@ impl Model {
 
     /// A sighting of a key, by its mixed hash; where it becomes a row, its factors are drawn. `absent`: it has no row.
     pub(crate) fn sight(&mut self, table: usize, hash: u64, absent: bool) -> Result<Place> {
-        let table = &mut self.tables[table];
+        let table = &mut self.store.tables_mut()[table];
         let place = if absent {
             table.sight_absent(hash)
         } else {
@@ -157,9 +179,9 @@ impl Model {
     /// `rows` have just come and `now` came before; drops keys that were not seen in so many. Places are void afterwards.
     pub(crate) fn sweep(&mut self, rows: usize, now: u32) {
         let after = self.settings.evict_after;
-        for table in &mut self.tables {
+        for table in self.store.tables_mut() {
             let lines = table.lines() * 4 * rows as u64 / u64::from(after) + 1;
-            table.sweep(lines, |row| {
+            table.sweep_places(lines, |row| {
                 // SAFETY: a row of four floats or more, which nobody uses while the model is borrowed for writing.
                 let seen = unsafe { *row.add(SEEN).cast::<u32>() };
                 now.wrapping_sub(seen) > after
@@ -177,7 +199,7 @@ impl Model {
                 let from = chunk * SCORED;
                 part.clear(self);
                 part.fill(self, columns, None, from..from + out.len());
-                part.find(self);
+                part.find(self, false);
                 part.score(self);
                 out.copy_from_slice(&part.margins);
             },
@@ -192,9 +214,9 @@ impl Model {
         for number in 0..=self.numbers {
             out.push(NUMBER_FIELD, number as u64, self.own_row(number));
         }
-        for (field, table) in self.tables.iter().enumerate() {
+        for (field, table) in self.tables().iter().enumerate() {
             let mut rows: Vec<(u64, Vec<f32>)> = vec![];
-            table.table().each(|key, row| rows.push((key, row.values)));
+            table.each(|key, row| rows.push((key, row.values)));
             rows.par_sort_unstable_by_key(|(key, _)| *key);
             for (key, values) in rows {
                 out.push(field as i32, key, &values[..width]);
@@ -226,7 +248,7 @@ impl Model {
                 self.own[key as usize * width..][..width].copy_from_slice(values);
             } else if let Some(table) = usize::try_from(field)
                 .ok()
-                .and_then(|field| self.tables.get_mut(field))
+                .and_then(|field| self.store.tables_mut().get_mut(field))
             {
                 let place = table.insert(key).map_err(table_error)?;
                 // SAFETY: a row of `width` floats, which nobody else uses while the model is borrowed for writing.
@@ -241,7 +263,7 @@ impl Model {
 
     /// Rows of keys.
     pub fn keys(&self) -> u64 {
-        self.tables.iter().map(|table| table.table().rows()).sum()
+        self.tables().iter().map(Table::rows).sum()
     }
 }
 

@@ -92,7 +92,7 @@ impl Part {
             }
         }
         if model.positions() {
-            let most = columns.longest(rows.clone()).min(model.tables.len());
+            let most = columns.longest(rows.clone()).min(model.tables().len());
             for place in 0..most {
                 self.fill_place(model, &columns.slots[0], place, &rows);
             }
@@ -161,8 +161,8 @@ impl Part {
         }
     }
 
-    /// Tells keys apart, and finds each distinct one's row.
-    pub fn find(&mut self, model: &Model) {
+    /// Tells keys apart, and finds each distinct one's row: to be written, or only read.
+    pub fn find(&mut self, model: &Model, to_write: bool) {
         self.distinct.begin(self.keys.len());
         self.number.clear();
         self.places.clear();
@@ -170,14 +170,19 @@ impl Part {
             let first = self.distinct.hashes().len();
             let hashes = self.keys[keys.clone()].iter().map(|&key| mix(key));
             let distinct = &mut self.distinct;
-            if model.tables.len() > 1 {
+            if model.tables().len() > 1 {
                 distinct.number_all::<true>(*table as u32, hashes, &mut self.number);
             } else {
                 distinct.number_all::<false>(0, hashes, &mut self.number);
             }
             let hashes = &distinct.hashes()[first..];
             self.places.resize(first + hashes.len(), Place::NONE);
-            model.tables[*table].find(hashes, &mut self.places[first..]);
+            let (table, places) = (&model.tables()[*table], &mut self.places[first..]);
+            if to_write {
+                table.find_to_write(hashes, places);
+            } else {
+                table.find_to_read(hashes, places);
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Progressive metrics: each row is judged by the score it had before it was learnt from.
 
+use super::state::{Reader, Writer};
+
 /// Margins are told apart to this much in the AUC, within -16..16.
 const BINS: usize = 1 << 16;
 const REACH: f64 = 16.0;
@@ -34,6 +36,10 @@ impl Tally {
         }
     }
 
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
     #[inline]
     pub fn add(&mut self, margin: f64, label: f32, sample: f32, loss: f64) {
         let sample = f64::from(sample);
@@ -47,6 +53,33 @@ impl Tally {
         self.rows += 1;
         self.weight += sample;
         self.loss += sample * loss;
+    }
+
+    pub fn write(&self, out: &mut Writer) {
+        out.u64(self.rows);
+        out.f64(self.weight);
+        out.f64(self.loss);
+        let sides = self.positive.iter().zip(&self.negative);
+        let used = (0u64..).zip(sides).filter(|(_, (p, n))| **p + **n > 0.0);
+        out.u64(used.clone().count() as u64);
+        for (bin, (positive, negative)) in used {
+            out.u64(bin);
+            out.f64(*positive);
+            out.f64(*negative);
+        }
+    }
+
+    /// None where the bytes are none that `write` wrote.
+    pub fn read(from: &mut Reader) -> Option<Tally> {
+        let mut tally = Tally::new();
+        tally.rows = from.u64()?;
+        (tally.weight, tally.loss) = (from.f64()?, from.f64()?);
+        for _ in 0..from.u64()? {
+            let bin = usize::try_from(from.u64()?).ok()?;
+            *tally.positive.get_mut(bin)? = from.f64()?;
+            tally.negative[bin] = from.f64()?;
+        }
+        Some(tally)
     }
 
     pub fn progress(&self) -> Progress {

@@ -13,6 +13,7 @@ use super::model::Model;
 use super::owner::Owner;
 use super::part::{Part, Targets};
 use super::settings::GROWTH;
+use super::state::{Reader, Writer};
 use super::step::Linear;
 use super::tally::{Progress, Tally};
 use crate::{Result, invalid};
@@ -31,6 +32,8 @@ pub struct Trainer {
     size: usize,
     filled: usize,
     absent: Vec<u32>,
+    /// Hashes of a table's keys that an open cut may want.
+    kept: Vec<u64>,
     passes: u32,
 }
 
@@ -54,8 +57,35 @@ impl Trainer {
             size,
             filled: 0,
             absent: vec![],
+            kept: vec![],
             passes: 0,
         })
+    }
+
+    /// What moves beside the tables' rows, as bytes. Rows that wait are not in it.
+    pub(crate) fn state(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u64(u64::from(self.passes));
+        out.u64(self.seen);
+        out.u64(u64::from(self.samples));
+        out.floats(&self.model.own);
+        self.tally.write(&mut out);
+        out.bytes
+    }
+
+    /// Takes a state of the same model over. False, and nothing was taken, if it is none.
+    pub(crate) fn restore(&mut self, state: &[u8]) -> bool {
+        let Some((passes, seen, samples, own, tally)) = read(state) else {
+            return false;
+        };
+        if own.len() != self.model.own.len() {
+            return false;
+        }
+        (self.passes, self.seen, self.samples) = (passes, seen, samples);
+        (self.model.own, self.tally) = (own.into(), tally);
+        self.filled = 0;
+        self.size = self.model.settings.rows_at(seen);
+        true
     }
 
     /// The rows' steps are short from the first on: the model was trained before.
@@ -141,6 +171,11 @@ impl Trainer {
         self.in_pool(|trainer| trainer.step())
     }
 
+    /// Rows learnt from since the last `begin_pass`.
+    pub fn rows(&self) -> u64 {
+        self.tally.rows()
+    }
+
     /// Since the last `begin_pass`.
     pub fn progress(&self) -> Progress {
         self.tally.progress()
@@ -155,7 +190,7 @@ impl Trainer {
     fn step(&mut self) -> Result<()> {
         let (model, owners) = (&self.model, self.owners.len());
         let work = |part: &mut Part| {
-            part.find(model);
+            part.find(model, true);
             part.score(model);
             if owners > 1 {
                 part.deal(owners);
@@ -177,6 +212,7 @@ impl Trainer {
                 self.tally.add(margin, label, sample, loss);
             }
         }
+        self.keep();
         self.sight()?;
         let numbers = self.model.numbers;
         let places: Vec<Place> = (0..=numbers).map(|n| self.model.own_place(n)).collect();
@@ -202,6 +238,23 @@ impl Trainer {
         self.filled = 0;
         self.size = self.model.settings.rows_at(self.seen);
         Ok(())
+    }
+
+    /// Rows that an open cut may want are kept as they are: they are about to be stepped.
+    fn keep(&mut self) {
+        let tables = self.model.store.tables_mut();
+        for (number, table) in (0u32..).zip(tables) {
+            if !table.is_being_cut() {
+                continue;
+            }
+            for part in &self.parts {
+                let (hashes, tables) = (part.distinct.hashes(), part.distinct.tables());
+                let own = hashes.iter().zip(tables).filter(|(_, of)| **of == number);
+                self.kept.clear();
+                self.kept.extend(own.map(|(hash, _)| *hash));
+                table.keep_places(&self.kept);
+            }
+        }
     }
 
     /// Keys without a row are sighted, in order, as often as they are there. The sighting that admits a key after several drops its gradient: it was
@@ -241,4 +294,15 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+/// Passes, rows in all, samples, own rows, tally.
+fn read(state: &[u8]) -> Option<(u32, u64, u32, Vec<f32>, Tally)> {
+    let mut from = Reader(state);
+    let (passes, seen, samples) = (from.u64()?, from.u64()?, from.u64()?);
+    let (own, tally) = (from.floats()?, Tally::read(&mut from)?);
+    let (passes, samples) = (passes.try_into().ok()?, samples.try_into().ok()?);
+    from.0
+        .is_empty()
+        .then_some((passes, seen, samples, own, tally))
 }

@@ -1,5 +1,7 @@
 //! Rows for the tests: a slot of one key, a weighted one of up to three, a number; and how they are learnt from.
 
+use std::ops::Range;
+
 use penstock_training::online::{
     Columns, Factors, Model, Offsets, Optimizer, Rates, Settings, Slot, Trainer,
 };
@@ -94,28 +96,26 @@ impl Data {
     pub fn learn(&self, trainer: &mut Trainer, cut: usize) {
         let rows = self.labels.len();
         for from in (0..rows).step_by(cut) {
-            let to = (from + cut).min(rows);
-            let slots = self.slots().map(|slot| match slot.offsets {
-                Offsets::Wide(offsets) => Slot {
-                    offsets: Offsets::Wide(&offsets[from..=to]),
-                    ..slot
-                },
-                Offsets::Narrow(_) => slot,
-            });
-            let columns = Columns {
-                rows: to - from,
-                slots: &slots,
-                numbers: &self.numbers[from..to],
-            };
-            trainer
-                .learn(
-                    &columns,
-                    &self.labels[from..to],
-                    Some(&self.sample[from..to]),
-                )
-                .unwrap();
+            self.learn_rows(trainer, from..(from + cut).min(rows));
         }
         trainer.finish().unwrap();
+    }
+
+    pub fn learn_rows(&self, trainer: &mut Trainer, rows: Range<usize>) {
+        let slots = self.slots().map(|slot| match slot.offsets {
+            Offsets::Wide(offsets) => Slot {
+                offsets: Offsets::Wide(&offsets[rows.start..=rows.end]),
+                ..slot
+            },
+            Offsets::Narrow(_) => slot,
+        });
+        let columns = Columns {
+            rows: rows.len(),
+            slots: &slots,
+            numbers: &self.numbers[rows.clone()],
+        };
+        let sample = Some(&self.sample[rows.clone()]);
+        trainer.learn(&columns, &self.labels[rows], sample).unwrap();
     }
 
     pub fn trained(&self, settings: Settings, cut: usize) -> Trainer {

@@ -1,5 +1,6 @@
 //! The progressive trainer of regressions and factorisation machines.
 
+mod cuts;
 mod data;
 mod formulas;
 mod promises;

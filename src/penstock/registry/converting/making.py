@@ -19,8 +19,6 @@ from penstock.registry.converting.request import Request
 from penstock.registry.converting.tensors import Feed, Tensor, rows_of
 from penstock.registry.faults import ConversionError, ProofError
 
-WARMUP, WARMUP_ROWS = "warmup.parquet", 64
-
 
 def make(request: Request) -> dict[str, Any]:
     """Leave the bundle in `request.folder`; return what the proof found. Raises `ConversionError`, `ProofError`."""
@@ -81,15 +79,13 @@ def _load(request: Request, table: pa.Table | None) -> Original:
             from penstock.registry.converting import torch_models
 
             return torch_models.load(request, row_files.plain_feed(table) if table is not None else None)
+        from penstock.registry.converting import tensorflow_models
+
+        return tensorflow_models.load(request)
     except ImportError as error:
         missing = error.name or str(error)
         said = f"bringing in a model of {framework} needs {missing}, which is not installed"
         raise ConversionError(said, "pip install 'penstock[convert]', and the framework itself", "REG018") from error
-    raise ConversionError(
-        f"models of {framework} are not converted here: TensorFlow needs an environment of its own",
-        "there: python -m tf2onnx.convert --saved-model D --opset 17 --output m.onnx (tf2onnx 1.17); then push m.onnx",
-        "REG018",
-    )
 
 
 def _feed(request: Request, table: pa.Table | None, inputs: Sequence[Tensor]) -> Feed | None:
@@ -128,7 +124,7 @@ def _manifest(
         "parameters": {},
         "metrics": {},
         "lineage": {"source": source},
-        "libraries": libraries,
+        "libraries": {**libraries, **made.get("libraries", {})},
         "warmup": None,
     }
 
@@ -136,11 +132,11 @@ def _manifest(
 def _warm_up(folder: Path, feed: Feed, inputs: Sequence[Tensor]) -> dict[str, Any]:
     """The first rows, as the host will be asked: a column an input, lists where a row has several values."""
     columns = {}
-    rows = min(WARMUP_ROWS, rows_of(feed))
+    rows = min(bundles.WARMUP_ROWS, rows_of(feed))
     for tensor in inputs:
         values = tensor.cast(feed[tensor.name][:rows])
         flat = pa.array(values.reshape(-1), pa.string() if tensor.datatype == "BYTES" else None)
         width = values.size // max(rows, 1)
         columns[tensor.name] = flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
-    pq.write_table(pa.table(columns), folder / WARMUP)
-    return {"file": WARMUP, "rows": rows}
+    pq.write_table(pa.table(columns), folder / bundles.WARMUP)
+    return {"file": bundles.WARMUP, "rows": rows}

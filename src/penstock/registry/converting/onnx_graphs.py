@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.compose import add_prefix
 
 from penstock.registry.converting.request import Request
 from penstock.registry.converting.tensors import Feed, Tensor, named
@@ -17,6 +18,8 @@ from penstock.registry.faults import ConversionError
 FILE = "dense.onnx"
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 _LARGEST = (2 << 30) - 1
+#: What every name inside of a graph begins with once its ends have been named anew.
+_INNER = "inner/"
 
 
 class OnnxOriginal:
@@ -175,6 +178,30 @@ def score_out(model: onnx.ModelProto, output: str, positive: bool, name: str) ->
     dims = ["rows", *(n if n >= 0 else None for n in shape[1:])]
     graph.output.append(helper.make_tensor_value_info(name, declared.elem_type, dims))
     return Tensor(name, named(helper.tensor_dtype_to_np_dtype(declared.elem_type)), tuple(shape))
+
+
+def rename_ends(model: onnx.ModelProto, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """Call inputs and outputs by other names, old -> new; every name inside of the graph makes way for them."""
+    graph = model.graph
+    add_prefix(model, _INNER, inplace=True)
+    for values, names in ((graph.input, inputs), (graph.output, outputs)):
+        kept = {value.name.removeprefix(_INNER): type(value).FromString(value.SerializeToString()) for value in values}
+        del values[:]
+        for old, new in names.items():
+            kept[old].name = new
+            values.append(kept[old])
+    ends = [helper.make_node("Identity", [new], [_INNER + old]) for old, new in inputs.items()]
+    nodes = [*ends, *graph.node, *(helper.make_node("Identity", [_INNER + old], [new]) for old, new in outputs.items())]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def made_by(model: onnx.ModelProto, output: str) -> str:
+    """The kind of the node that makes an output; "" for none."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    while output in makers and makers[output].op_type in ("Identity", "Cast"):
+        output = makers[output].input[0]
+    return str(makers[output].op_type) if output in makers else ""
 
 
 def _standard_operators(model: onnx.ModelProto) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from penstock.registry import settings
 from penstock.registry.converting import rows as row_files
 from penstock.registry.converting.request import FRAMEWORKS, SPELLINGS, Outcome, Request
 from penstock.registry.faults import ConversionError, ProofError
@@ -24,7 +25,7 @@ _PROOF = "REG020"
 def converted(request: Request, rows: Any = None) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The bundle made of a model, until the block ends, and its proof. `rows`: as `rows.write` takes them, or a path.
 
-    Raises `ConversionError` (REG015 to REG019), `ProofError` (REG020).
+    Raises `ConversionError` (REG015 to REG019, REG021), `ProofError` (REG020).
     """
     with tempfile.TemporaryDirectory(prefix="penstock-convert-") as scratch:
         place = Path(scratch)
@@ -33,7 +34,10 @@ def converted(request: Request, rows: Any = None) -> Iterator[tuple[Path, Mappin
             row_files.write(row_files.read_file(Path(rows)) if isinstance(rows, str | Path) else rows, Path(given))
         framework = known(request.framework) or detected(Path(request.path))
         path = str(Path(request.path).absolute())
-        whole = replace(request, path=path, folder=str(place / "bundle"), rows=given, framework=framework)
+        whole = replace(
+            request, path=path, folder=str(place / "bundle"), rows=given, framework=framework,
+            tensorflow_python=settings.tensorflow_python(), tensorflow_place=str(settings.tensorflow_place()),
+        )  # fmt: skip
         outcome = _run(whole, place)
         if outcome.error is not None:
             code, message, hint = outcome.error
@@ -84,6 +88,7 @@ def _run(request: Request, place: Path) -> Outcome:
     environment = {
         "PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home), "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow",
     }  # fmt: skip
     command = [sys.executable, "-I", "-m", "penstock.registry.converting.child", str(asked), str(answered)]
     with log.open("wb") as said:
@@ -98,10 +103,13 @@ def _run(request: Request, place: Path) -> Outcome:
         )
         try:
             process.wait(2 * request.cpu_s)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            late = f"converting {request.path} took more than {2 * request.cpu_s} s"
+            raise ConversionError(late, "convert it to ONNX by hand", "REG015") from None
+        finally:
+            with suppress(ProcessLookupError):  # what it has started ends with it
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise
     if answered.is_file():
         return Outcome.load(answered)
     raise ConversionError(

@@ -31,6 +31,8 @@ class Request:
     trust_pickle: bool = False
     factory: str = ""
     code_folder: str = ""  # where the factory's module may be found
+    tensorflow_python: str = ""  # the interpreter of TensorFlow's environment, "" where there is none
+    tensorflow_place: str = ""  # where such an environment is looked for
     memory_bytes: int = 16 << 30
     cpu_s: int = 900
 

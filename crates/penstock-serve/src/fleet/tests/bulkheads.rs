@@ -11,6 +11,7 @@ const SHUT: Toy = Toy {
     gated: true,
     fails_every: 0,
     broken: false,
+    rotten: false,
     size_bytes: 1,
 };
 

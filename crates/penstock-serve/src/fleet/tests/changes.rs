@@ -213,3 +213,31 @@ async fn what_is_not_wanted_any_more_is_gone() {
     assert_eq!(host.ask("ctr", 1.0).await.unwrap_err().kind, Kind::NotFound);
     assert!(host.fleet.index().is_empty());
 }
+
+#[tokio::test]
+async fn damage_in_what_is_mapped_is_found_without_a_request_and_told_once() {
+    let mut host = Host::new();
+    let rotten = Toy {
+        rotten: true,
+        ..of(1.0)
+    };
+    host.set("ctr", &[("1", rotten), ("2", of(2.0))], &[("1", 100.0)]);
+    host.apply();
+    let mut told = vec![];
+    let since = Instant::now();
+    while told.is_empty() && since.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        told = host.fleet.events();
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    told.extend(host.fleet.events());
+    assert_eq!(told.len(), 1, "{told:?}");
+    let event: serde_json::Value = serde_json::from_str(&told[0]).unwrap();
+    assert_eq!(
+        (&event["event"], &event["version"]),
+        (&"damaged".into(), &"1".into())
+    );
+    assert!(event["why"].as_str().unwrap().contains("row block 3"));
+    // It answers until the control side has decided.
+    assert!(host.fleet.infer(request("ctr", None, &[1.0])).await.is_ok());
+}

@@ -48,6 +48,7 @@ impl Host {
                 folder,
                 digest,
                 reference,
+                copy: String::new(),
                 functions: Default::default(),
                 quarantined: None,
             };

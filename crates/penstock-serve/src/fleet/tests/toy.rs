@@ -25,6 +25,8 @@ pub struct Toy {
     /// Every so many runs fail; 0: none.
     pub fails_every: u64,
     pub broken: bool,
+    /// What it maps is damaged in its third block.
+    pub rotten: bool,
     pub size_bytes: u64,
 }
 
@@ -36,6 +38,7 @@ impl Default for Toy {
             gated: false,
             fails_every: 0,
             broken: false,
+            rotten: false,
             size_bytes: 1 << 20,
         }
     }
@@ -107,6 +110,17 @@ impl Engine for ToyModel {
 
     fn memory_bytes(&self) -> u64 {
         self.toy.size_bytes
+    }
+
+    fn scrub(&self, cursor: &mut usize) -> Result<Option<bool>> {
+        *cursor = (*cursor + 1) % 8;
+        match (self.toy.rotten, *cursor) {
+            (true, 3) => Err(Fault::internal(
+                "row block 3 of table 0: its checksum is wrong",
+            )),
+            (true, now) => Ok(Some(now == 0)),
+            (false, _) => Ok(None),
+        }
     }
 
     fn lane(self: &Arc<ToyModel>) -> Result<ToyLane> {
