@@ -17,6 +17,9 @@ pub const ALL: Limit = Limit {
     bytes: usize::MAX,
 };
 
+/// By offset.
+pub type Values = BTreeMap<u64, Vec<u8>>;
+
 pub struct Random(pub u64);
 
 impl Random {
@@ -51,7 +54,7 @@ pub fn messages(values: &[Vec<u8>]) -> Vec<Message<'_>> {
 }
 
 /// All records from `reader`'s position on, and what was said to be lost.
-pub fn read_over_damage(reader: &mut Reader) -> (BTreeMap<u64, Vec<u8>>, Vec<(u64, u64)>) {
+pub fn read_over_damage(reader: &mut Reader) -> (Values, Vec<(u64, u64)>) {
     let (mut found, mut lost) = (BTreeMap::new(), Vec::new());
     loop {
         let read = reader.read(ALL, |record| {
