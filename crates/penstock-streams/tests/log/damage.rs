@@ -73,14 +73,10 @@ fn rotten_bytes_cost_the_records_they_hit_which_are_named_and_nothing_else() {
             missing
         };
         named += check(&BTreeMap::new());
-        let more = filled_on(&disk);
-        let before: BTreeMap<_, _> = more
-            .iter()
-            .filter(|(o, _)| !written.contains_key(o))
-            .map(|(o, v)| (*o, v.clone()))
-            .collect();
-        if before.len() == more.len() {
-            check(&before);
+        let more = one_more(&disk);
+        // An offset whose record rotted beyond recognition, at the very end, is given again.
+        if more.keys().all(|offset| !written.contains_key(offset)) {
+            check(&more);
         }
     }
     assert!(
@@ -89,7 +85,7 @@ fn rotten_bytes_cost_the_records_they_hit_which_are_named_and_nothing_else() {
     );
 }
 
-fn filled_on(disk: &SimulatedDisk) -> BTreeMap<u64, Vec<u8>> {
+fn one_more(disk: &SimulatedDisk) -> BTreeMap<u64, Vec<u8>> {
     let log = partition(disk, 1000);
     let value = b"after".to_vec();
     let offsets = log
