@@ -34,12 +34,12 @@ class Source:
     """What a frame's rows come from, for whoever takes them all as they are: Polars need not stand between.
 
     `mapped` reads the columns that are named and gives the batches that the plan makes of them; where it is given,
-    `first` reads the first rows as they are, beside everything else: nothing is counted, rejected or told.
+    `first` reads so many of the first rows as they are, beside everything else: nothing is counted, rejected or told.
     """
 
     batches: Batches
     mapped: Callable[[Sequence[str], MappedBy], Iterator[pa.RecordBatch]] | None = None
-    first: Callable[[Sequence[str]], pa.RecordBatch | None] | None = None
+    first: Callable[[Sequence[str], int], pa.RecordBatch | None] | None = None
 
     def watched(self, see: Callable[[pa.RecordBatch], None]) -> Source:
         """The same, where `see` is shown what comes out."""

@@ -35,8 +35,6 @@ class NativeReader(Protocol):
         """Give rows as a feature plan maps them."""
 
 
-#: How many rows `Source.first` gives.
-FIRST_ROWS = 64
 #: What the native readers take: a name, and for files that only Python can open a function that opens it.
 NativeFile = tuple[str, Callable[[], Any] | None]
 #: Starts a native reader over these files, building the columns marked as wanted.
@@ -91,10 +89,10 @@ def text_frame(files: Sequence[File], schema: pa.Schema, start: Start, rejecting
             did = "dropped" if rejecting.on_error == "drop" else "kept with null in the bad field"
             rejecting.told(f"{rejects.rows} bad row(s) {did}{where}")
 
-    def first(columns: Sequence[str]) -> pa.RecordBatch | None:
+    def first(columns: Sequence[str], rows: int) -> pa.RecordBatch | None:
         try:
             reader = start([native_file(file) for file in files], [field.name in columns for field in schema])
-            return next((batch.slice(0, FIRST_ROWS) for _, batch, _ in reader if batch.num_rows), None)
+            return next((batch.slice(0, rows) for _, batch, _ in reader if batch.num_rows), None)
         except ValueError:  # whoever reads the rows will tell
             return None
 

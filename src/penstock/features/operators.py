@@ -192,9 +192,10 @@ class Features(Process):
         kept = [Column(name, (types.get(name) or Column(name)).type) for name in self.keep]
         schema = plan.schema(kept, self.form)
 
-        def noted(rows: pa.Table) -> None:
+        def note(rows: pa.Table) -> None:
             raw_rows.note(plan, rows, context)
 
+        noted = note if raw_rows.wanted(plan, context) else None
         return Result({"": apply_lazily(plan, frame, self.keep, self.form, context.threads, noted)}, {"": schema})
 
     def _plan(self, inputs: Mapping[str, Any], context: RunContext) -> Plan:
@@ -225,9 +226,9 @@ class Features(Process):
 
 def apply_lazily(
     plan: Plan, frame: pl.LazyFrame, keep: Sequence[str], form: Literal["slots", "flat"], threads: int,
-    noted: Callable[[pa.Table], None] = lambda rows: None,
+    noted: Callable[[pa.Table], None] | None = None,
 ) -> pl.LazyFrame:  # fmt: skip
-    """`frame` mapped by `plan`, batch by batch as it streams. `noted` is shown the first rows, as they are raw."""
+    """`frame` mapped by `plan`, batch by batch as it streams. `noted`, if any, is shown the first rows, raw."""
     import polars as pl
 
     raw = frame.collect_schema()
@@ -245,7 +246,7 @@ def apply_lazily(
 
     def mapped(rows: pl.DataFrame) -> pl.DataFrame:
         first = int(rows[_ROW][0]) if rows.height else 0
-        if first == 0:
+        if first == 0 and noted is not None:
             noted(rows.select(columns).head(raw_rows.ROWS).to_arrow())
         features = plan.map_frame(rows, form, threads, first)
         return rows.select(keep).hstack(features.get_columns()) if keep else features
@@ -261,8 +262,10 @@ def apply_lazily(
         return found  # strings come out as Polars has them
 
     def opened(_: Any) -> Iterator[pa.RecordBatch]:
+        if noted is None:
+            return plan.map_source(source, keep, form, threads)
         if source.first is not None:  # raw rows are seen nowhere else: they are mapped where they are parsed
-            few = source.first(columns)
+            few = source.first(columns, raw_rows.ROWS)
             if few is not None:
                 noted(pa.Table.from_batches([few]))
             return plan.map_source(source, keep, form, threads)

@@ -19,6 +19,8 @@ from penstock.registry.faults import BundleError
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+#: The ONNX graph of a bundle that has one.
+GRAPH = "dense.onnx"
 #: Rows that a host warms up with, in the form in which it is asked, and how many they are at most.
 WARMUP, WARMUP_ROWS = "warmup.parquet", 64
 #: A manifest beyond this is no manifest.

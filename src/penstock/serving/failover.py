@@ -69,9 +69,7 @@ def instead(
     if not again and len(release.versions) > 1:
         release = replace(release, versions={k: v for k, v in release.versions.items() if k != label})
     if label != release.live:
-        shares = {k: share for k, share in release.traffic.items() if k != label}
-        shares[release.live] = shares.get(release.live, 0.0) + release.traffic.get(label, 0.0)
-        return replace(release, traffic=shares, shadow=tuple(s for s in release.shadow if s != label))
+        return release.without(label)
     if before is None:
         return None
     known = next((other for other, bundle in resolved.items() if bundle.fixed == before), label)

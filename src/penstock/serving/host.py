@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +159,7 @@ class Control:
         if event["event"] != "rollback":
             return
         model, label = event["model"], event["version"]
-        release = current(self.config, model, self._held)
-        shares = {k: v for k, v in release.traffic.items() if k != label}
-        shares[release.live] = shares.get(release.live, 0.0) + release.traffic.get(label, 0.0)
-        back = replace(release, traffic=shares)
+        back = current(self.config, model, self._held).without(label)
         self.overrides.set(self.config, model, back, TAKEN_BACK.format(label), event["why"], "guard")
 
     def _fail_over(self, event: Mapping[str, Any]) -> None:

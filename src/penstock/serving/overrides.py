@@ -43,6 +43,12 @@ class Release:
     def canaries(self) -> list[str]:
         return [label for label, share in self.traffic.items() if label != self.live and share > 0]
 
+    def without(self, label: str) -> Release:
+        """The same, where live has the share of a canary too, and it is no shadow."""
+        shares = {k: share for k, share in self.traffic.items() if k != label}
+        shares[self.live] = shares.get(self.live, 0.0) + self.traffic.get(label, 0.0)
+        return replace(self, traffic=shares, shadow=tuple(s for s in self.shadow if s != label))
+
 
 @dataclass(frozen=True)
 class Change:

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from penstock.registry.bundles import GRAPH
 from penstock.registry.converting.tensors import Tensor
 from penstock.registry.faults import BundleError
 from penstock.training.faults import InputError
 from penstock.training.inputs import Layout, is_list, is_text
 from penstock.training.matrices import Encoder, Matrix
 
-GRAPH = "dense.onnx"
 #: Rows scored at a time: what a graph makes of so many is held at once.
 BLOCK = 4_096
 

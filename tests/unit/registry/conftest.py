@@ -42,6 +42,15 @@ def no_flows_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a registry and a cache of its own, for what asks the environment for them."""
+    for name in ("PENSTOCK_REGISTRY", "PENSTOCK_MODEL_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def bundle(tmp_path: Path) -> Make:
     """`bundle("text")` writes one whose model file holds the text."""
     made: list[Path] = []

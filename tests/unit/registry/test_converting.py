@@ -26,12 +26,7 @@ X = np.random.default_rng(0).normal(size=(ROWS, 4))
 Y = (X[:, 0] + X[:, 1] > 0).astype(int)
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PENSTOCK_REGISTRY", "PENSTOCK_MODEL_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def push(path: str, rows: Any = X, **more: Any) -> Version:

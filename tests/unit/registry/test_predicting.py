@@ -32,12 +32,7 @@ FLOW = """<flow xmlns="urn:penstock:flow:1" name="f"><node name="n">
 </node></flow>"""
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PENSTOCK_REGISTRY", "PENSTOCK_MODEL_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def flow(*more: str) -> subprocess.CompletedProcess[str]:

@@ -11,11 +11,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.compose import add_prefix
 
+from penstock.registry.bundles import GRAPH
 from penstock.registry.converting.request import Request
 from penstock.registry.converting.tensors import Feed, Tensor, named
 from penstock.registry.faults import ConversionError
 
-FILE = "dense.onnx"
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 _LARGEST = (2 << 30) - 1
 #: What every name inside of a graph begins with once its ends have been named anew.
@@ -116,7 +116,7 @@ def form(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, Any]:
 
 def save(model: onnx.ModelProto, folder: Path) -> None:
     check(model, "the converted model")
-    onnx.save(model, str(folder / FILE))
+    onnx.save(model, str(folder / GRAPH))
 
 
 def session(path: Path) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from penstock.registry.bundles import GRAPH
 from penstock.training.deep.batches import bags_of
 from penstock.training.matrices import Matrix
 from penstock.training.online_scorer import scaled, sigmoid
@@ -24,7 +25,7 @@ from penstock.training.tables import Bag
 
 Floats = npt.NDArray[np.float64]
 
-ROWS, DENSE, TRAINING, WEIGHTS = "rows.snapshot", "dense.onnx", "training", "dense.state"
+ROWS, DENSE, TRAINING, WEIGHTS = "rows.snapshot", GRAPH, "training", "dense.state"
 #: Rows scored at a time: the looked-up rows of so many are held at once.
 BLOCK = 8_192
 
