@@ -1,7 +1,7 @@
 """The one door to Rust: everything `penstock._native` offers, under the names the house uses.
 
 Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`,
-or `RowError` and `ArtefactError` with what belongs to them; callers here add the file, the step and the hint.
+or `RowError`, `ArtefactError` and `LogFault` with what belongs to them; callers add the file, the step and the hint.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from penstock._native import (
     Host,
     KeyTable,
     LibsvmWriter,
+    Log,
+    LogFault,
     Logistic,
     Online,
     OpenCut,
@@ -34,6 +36,7 @@ from penstock._native import (
     inference_descriptors,
     json_reader,
     json_sample,
+    key_partition,
     libsvm_reader,
     platt,
     simd_level,
@@ -50,6 +53,8 @@ __all__ = [
     "Host",
     "KeyTable",
     "LibsvmWriter",
+    "Log",
+    "LogFault",
     "Logistic",
     "Online",
     "OpenCut",
@@ -69,6 +74,7 @@ __all__ = [
     "inference_descriptors",
     "json_reader",
     "json_sample",
+    "key_partition",
     "libsvm_reader",
     "platt",
     "simd_level",

@@ -6,6 +6,7 @@ mod data;
 mod features;
 mod rows;
 mod serving;
+mod streams;
 mod tables;
 mod training;
 
@@ -26,6 +27,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     data::register(module)?;
     features::register(module)?;
     serving::register(module)?;
+    streams::register(module)?;
     tables::register(module)?;
     training::register(module)
 }

@@ -1,11 +1,10 @@
 //! A folder in memory that loses power: what was not synced is kept, dropped or torn, as a seed says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, Source, Unfinished};
-use crate::hash::mix;
+use super::{Disk, Lock, Source, Unfinished};
 
 /// What a sector keeps or loses as one.
 const SECTOR: usize = 512;
@@ -17,6 +16,14 @@ pub enum Fault {
     Fails,
     /// The power goes: it and everything after errs, until `SimulatedDisk::reboot`.
     PowerGoes,
+}
+
+/// SplitMix64's step: numbers without a pattern from numbers in a row.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[derive(Default)]
@@ -45,6 +52,9 @@ struct State {
     capacity: Option<usize>,
     down: bool,
     random: u64,
+    /// Names of locks that are held.
+    held: BTreeSet<String>,
+    boots: u128,
 }
 
 impl State {
@@ -118,6 +128,16 @@ impl SimulatedDisk {
         self.state().capacity = bytes;
     }
 
+    /// Whether the power is off.
+    pub fn is_down(&self) -> bool {
+        self.state().down
+    }
+
+    /// What was to go wrong and has not will not.
+    pub fn clear_fault(&self) {
+        self.state().fault = None;
+    }
+
     pub fn operations(&self) -> u64 {
         self.state().operations
     }
@@ -163,6 +183,8 @@ impl SimulatedDisk {
         }
         state.down = false;
         state.fault = None;
+        state.held.clear();
+        state.boots += 1;
     }
 
     /// A file's bytes, and how to change them behind everybody's back.
@@ -187,11 +209,32 @@ impl Disk for SimulatedDisk {
         }))
     }
 
+    fn extend(&self, name: &str) -> io::Result<Box<dyn Unfinished>> {
+        let mut state = self.state();
+        state.operate(|_| {})?;
+        let file = *state.folder.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Writing {
+            disk: self.clone(),
+            file,
+        }))
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn Source>> {
         let mut state = self.state();
         state.operate(|_| {})?;
         let file = *state.folder.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(state.files[file].bytes.clone()))
+        let bytes = state.files[file].bytes.len() as u64;
+        Ok(Box::new(Reading {
+            disk: self.clone(),
+            file,
+            bytes,
+        }))
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        let mut state = self.state();
+        state.operate(|_| {})?;
+        Ok(state.folder.contains_key(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -228,6 +271,73 @@ impl Disk for SimulatedDisk {
         let mut state = self.state();
         state.operate(|_| {})?;
         Ok(state.folder.keys().cloned().collect())
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn Lock>> {
+        self.state().operate(|_| {})?;
+        Ok(Box::new(SimulatedLock {
+            disk: self.clone(),
+            name: name.into(),
+            held: None,
+        }))
+    }
+
+    fn boot(&self) -> u128 {
+        self.state().boots + 1
+    }
+}
+
+struct SimulatedLock {
+    disk: SimulatedDisk,
+    name: String,
+    /// The boot it was taken in: a loss of power lets go of all.
+    held: Option<u128>,
+}
+
+impl Lock for SimulatedLock {
+    fn try_take(&mut self) -> io::Result<bool> {
+        let mut state = self.disk.state();
+        state.operate(|_| {})?;
+        let free = state.held.insert(self.name.clone());
+        if free {
+            self.held = Some(state.boots);
+        }
+        Ok(free)
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        if self.held.take() == Some(state.boots) {
+            state.held.remove(&self.name);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SimulatedLock {
+    fn drop(&mut self) {
+        let _ = self.release();
+    }
+}
+
+/// A file as it is: it grows while it is read.
+struct Reading {
+    disk: SimulatedDisk,
+    file: usize,
+    bytes: u64,
+}
+
+impl Source for Reading {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.state().files[self.file].bytes.read(at, out)
+    }
+
+    fn bytes_now(&self) -> io::Result<u64> {
+        Ok(self.disk.state().files[self.file].bytes.len() as u64)
     }
 }
 
