@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: How far a step goes where `alpha` is not given.
 ALPHA = {"ftrl": 0.05, "adagrad": 0.05, "sgd": 0.002}
-#: Of alpha, where `factor_alpha` is not given: factors that move as far as weights only add noise where pairs say little.
+#: Of alpha, where `factor_alpha` is not given: moving as far as weights, factors only add noise where pairs say little.
 FACTOR_SHARE = 0.3
 
 
