@@ -45,6 +45,10 @@ def ticked(clock: Clock, time_ms: int, jump_ms: int) -> Step:
 def stepped(clock: Clock, record: Record, jump_ms: int) -> Step:
     """The clock after a record: decided at once where nothing is held and its stamp is within reach."""
     now, stamp = clock.now_ms, record.time_ms
+    if not clock.held and 0 <= now and stamp <= now + jump_ms:
+        if stamp > now:
+            clock, now = Clock(stamp), stamp
+        return Step(clock, [(now, record)], [])
     if now < 0 or stamp <= now + jump_ms:
         step = _released(max(now, stamp), tuple(Held(h.record, h.passed + 1) for h in clock.held), jump_ms)
         kept = tuple(h for h in step.clock.held if h.passed < PATIENCE)

@@ -42,10 +42,13 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 
 def tick_ms(record: Record) -> int | None:
-    """The time that a tick says; None where the record is none. Raises `Poison` for a tick without a time."""
+    """The time that a tick says; None where the record is none."""
     if record.key or _TICK not in record.value[:16]:
         return None
-    return _whole(_object(record.value), "_tick_ms")
+    try:
+        return _whole(_object(record.value), "_tick_ms")
+    except Poison:
+        return None
 
 
 def impression(record: Record, happens_ms: int, partition: int, terms: Terms) -> Impression:
