@@ -6,10 +6,10 @@ weeks (`state.py`). Read docs/adr/0042-samples-from-behaviour.md first.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring
 from typing import NamedTuple, Protocol
 
 from .events import IMPRESSION, Event, Feedback, Impression
@@ -204,7 +204,7 @@ class Joiner:
         matched: int,
         columns: bytes,
     ) -> Sample:
-        text = json.dumps(id.decode(), ensure_ascii=False)
+        text = encode_basestring(id.decode())
         labels = ""
         if self._several:
             each = enumerate(self.terms.kinds)

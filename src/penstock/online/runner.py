@@ -12,7 +12,7 @@ from typing import Any
 from penstock.streams import BeyondEnd, Fenced, StreamError, Topic, open_topic
 
 from . import faults
-from .inputs import Inputs, Partition, opened, saved
+from .inputs import Inputs, Partition, Refused, opened, saved
 from .joiner import Joiner
 from .outputs import Outputs
 from .settings import JoinFile
@@ -132,10 +132,11 @@ class Runner:
             if reached > frontier:
                 frontier, moved = reached, now
                 taken = inputs.take(frontier)
-                for refused in taken.refused:
-                    state.quarantine(*refused)
-                    self.told(f"quarantined: {refused.source} {refused.partition}/{refused.record.offset}: {refused.reason}")
-                samples = joiner.join(taken.events, frontier)
+                with state.said():
+                    for refused in taken.refused:
+                        state.quarantine(*refused)
+                    samples = joiner.join(taken.events, frontier)
+                self._tell_refused(taken.refused)
                 self.counts += taken.counts
                 outputs.append(samples)
                 events += len(taken.events)
@@ -188,6 +189,13 @@ class Runner:
             "outputs": {str(number): offset for number, offset in outputs.positions.items()},
             "counts": dict(self.counts),
         }
+
+    def _tell_refused(self, refused: list[Refused]) -> None:
+        for one in refused[:3]:
+            where = f"{one.source}, partition {one.partition}, offset {one.record.offset}"
+            self.told(f"quarantined: {where}: {one.reason}")
+        if len(refused) > 3:
+            self.told(f"quarantined: {len(refused) - 3} more; `penstock online join FILE --quarantined` prints them")
 
     def _tell_stalled(self, inputs: Inputs) -> None:
         slowest = inputs.slowest()

@@ -37,6 +37,7 @@ class State:
     """`joiner.Memory` in a folder, and what is committed with it. One process at a time has it.
 
     Everything between `begin` and `commit` is one transaction; `abort`, or a killed process, leaves what was before.
+    Between them LMDB's errors come as they are: `said` makes `StateError` of them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +52,7 @@ class State:
         except BlockingIOError:
             os.close(self._lock)
             raise faults.in_use(folder) from None
-        with self._said():
+        with self.said():
             # No reader threads beside the writer; the lock above keeps other processes away.
             self._env = lmdb.open(str(folder), map_size=_MAP_BYTES, max_dbs=6, lock=False, mode=0o600)
             names = (b"ids", b"open", b"orphans", b"waits", b"meta", b"poison")
@@ -59,7 +60,7 @@ class State:
         self._txn: Any = None
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def said(self) -> Iterator[None]:
         try:
             yield
         except (lmdb.DiskError, lmdb.MapFullError, OSError) as error:
@@ -73,7 +74,7 @@ class State:
 
     def begin(self) -> dict[str, Any] | None:
         """Start a transaction. Returns what `commit` was last given; None for a state that is new."""
-        with self._said():
+        with self.said():
             self._txn = self._env.begin(write=True)
             found = self._txn.get(b"meta", db=self._meta)
         if found is None:
@@ -86,7 +87,7 @@ class State:
     def commit(self, meta: Mapping[str, Any]) -> None:
         """All since `begin` and `meta`, lasting or not at all; the next transaction is begun."""
         text = json.dumps({**meta, "format": _FORMAT}).encode()
-        with self._said():
+        with self.said():
             self._txn.put(b"meta", text, db=self._meta)
             self._txn.commit()
             self._txn = self._env.begin(write=True)
@@ -121,9 +122,8 @@ class State:
 
     def put(self, id: bytes, close_ms: int, value: bytes) -> None:
         close = _TIME.pack(close_ms)
-        with self._said():
-            self._txn.put(id, close, db=self._ids)
-            self._txn.put(close + id, value, db=self._open)
+        self._txn.put(id, close, db=self._ids)
+        self._txn.put(close + id, value, db=self._open)
 
     def next_close(self) -> int | None:
         with self._txn.cursor(db=self._open) as cursor:
@@ -131,7 +131,7 @@ class State:
 
     def close_before(self, before_ms: int) -> list[tuple[int, bytes, bytes]]:
         gone = []
-        with self._said(), self._txn.cursor(db=self._open) as cursor:
+        with self._txn.cursor(db=self._open) as cursor:
             there = cursor.first()
             while there and (close_ms := _TIME.unpack(cursor.key()[:8])[0]) < before_ms:
                 id = cursor.key()[8:]
@@ -146,9 +146,8 @@ class State:
         if len(waiting) >= MOST_ORPHANS:
             return False
         waiting.append((until_ms, *orphan))
-        with self._said():
-            self._txn.put(id, b"".join(_ORPHAN.pack(*one) for one in waiting), db=self._orphans)
-            self._txn.put(_TIME.pack(until_ms) + id, b"", db=self._waits)
+        self._txn.put(id, b"".join(_ORPHAN.pack(*one) for one in waiting), db=self._orphans)
+        self._txn.put(_TIME.pack(until_ms) + id, b"", db=self._waits)
         return True
 
     def take_orphans(self, id: bytes) -> list[Orphan]:
@@ -157,7 +156,7 @@ class State:
 
     def forget_orphans(self, before_ms: int) -> int:
         forgotten = 0
-        with self._said(), self._txn.cursor(db=self._waits) as cursor:
+        with self._txn.cursor(db=self._waits) as cursor:
             there = cursor.first()
             while there and _TIME.unpack(cursor.key()[:8])[0] < before_ms:
                 id = cursor.key()[8:]
@@ -180,15 +179,14 @@ class State:
 
     def quarantine(self, source: str, partition: int, record: Record, reason: str) -> None:
         """Keep a record and why it is none, by its offset: a record that is read twice is kept once."""
-        with self._said():
-            if self._txn.stat(self._poison)["entries"] >= MOST_POISON:
-                return
-            shown = {
-                "source": source, "partition": partition, "offset": record.offset, "time_ms": record.time_ms,
-                "reason": reason, "key": _text(record.key), "value": _text(record.value),
-            }  # fmt: skip
-            key = f"{source}/{partition:04}/{record.offset:020}".encode()
-            self._txn.put(key, json.dumps(shown).encode(), db=self._poison)
+        if self._txn.stat(self._poison)["entries"] >= MOST_POISON:
+            return
+        shown = {
+            "source": source, "partition": partition, "offset": record.offset, "time_ms": record.time_ms,
+            "reason": reason, "key": _text(record.key), "value": _text(record.value),
+        }  # fmt: skip
+        key = f"{source}/{partition:04}/{record.offset:020}".encode()
+        self._txn.put(key, json.dumps(shown).encode(), db=self._poison)
 
     def quarantined(self) -> Iterator[dict[str, Any]]:
         """What `quarantine` kept, by source, partition and offset."""
@@ -198,7 +196,7 @@ class State:
 
     def sizes(self) -> dict[str, int]:
         """Open impressions, waiting orphans (ids), and bytes of the file."""
-        with self._said():
+        with self.said():
             return {
                 "open": self._txn.stat(self._ids)["entries"],
                 "waiting": self._txn.stat(self._orphans)["entries"],
