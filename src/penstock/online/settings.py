@@ -22,14 +22,15 @@ _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
 
 
-def _duration_ms(value: object) -> object:
+def duration_ms(value: object) -> int:
+    """`250ms`, `30s`, `10m`, `2h`, `7d` in milliseconds. Raises ValueError."""
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not found:
         raise ValueError("a time such as 250ms, 30s, 10m, 2h or 7d")
     return int(float(found[1]) * _UNITS_MS[found[2]])
 
 
-Duration = Annotated[int, BeforeValidator(_duration_ms), Field(ge=0, le=366 * 86_400_000)]
+Duration = Annotated[int, BeforeValidator(duration_ms), Field(ge=0, le=366 * 86_400_000)]
 
 
 class _Part(BaseModel):
