@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from penstock.data.toml_lines import line_of, lines_of
 from penstock.errors import Problem, ProblemsFound, did_you_mean
-from penstock.serving.toml_lines import line_of, lines_of
+from penstock.streams.faults import AddressError
+from penstock.streams.settings import Settings, settings
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CONFIG_BYTES = 4 << 20
@@ -98,6 +101,44 @@ class Samples(Part):
         return tuple(value) if isinstance(value, list) else value
 
 
+class Impressions(Part):
+    """Every answered row, unsampled, in a topic before its reply is sent. `ack`: what the reply waits for."""
+
+    topic: str
+    ack: Literal["none", "written", "synced"] = "written"
+    deny: tuple[str, ...] = ()
+    tick_ms: Annotated[int, Field(ge=1, le=60_000)] = 100
+
+    @field_validator("deny", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("topic")
+    @classmethod
+    def _is_log(cls, value: str) -> str:
+        _log_parts(value)
+        return value
+
+    @property
+    def log(self) -> tuple[str, Settings]:
+        """The log's folder as the file names it, and what stands behind its `?`."""
+        return _log_parts(self.topic)
+
+
+def _log_parts(address: str) -> tuple[str, Settings]:
+    path, _, query = address.removeprefix("log:").partition("?")
+    if not address.startswith("log:") or not path:
+        raise ValueError("hosts append to log:PATH; copy it to a broker from there")
+    try:
+        given = settings("log", dict(parse_qsl(query, keep_blank_values=True)))
+    except AddressError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from None
+    if given.backlog is not None or "ack=" in query:
+        raise ValueError("a host does not wait for readers (backlog), and says ack in a line of its own")
+    return unquote(path), given
+
+
 class Guards(Part):
     """When a canary is taken back (docs/serving.md); `false` turns a guard off."""
 
@@ -154,6 +195,7 @@ class Document(Part):
     limits: Limits = Limits()
     host: Lifecycle = Lifecycle()
     samples: Samples | None = None
+    impressions: Impressions | None = None
     models: Mapping[str, Model] = Field(min_length=1)
 
     @field_validator("tokens", mode="before")
@@ -284,7 +326,7 @@ def _known(path: tuple[str | int, ...]) -> list[str]:
         elif part is None:
             part = Model
         else:
-            part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples,
+            part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples, "impressions": Impressions,
                     "guards": Guards, "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
     return sorted(part.model_fields) if part is not None else []
 

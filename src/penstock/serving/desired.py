@@ -83,7 +83,37 @@ def desired(
     if document.samples is not None:
         given = document.samples
         samples = {"path": str(config.at(given.path)), "rows_per_s": given.rows_per_s, "deny": list(given.deny)}
-    return json.dumps({"models": models, "memory_bytes": document.limits.memory_mb << 20, "samples": samples})
+    return json.dumps(
+        {
+            "models": models,
+            "memory_bytes": document.limits.memory_mb << 20,
+            "samples": samples,
+            "impressions": _impressions(config),
+        }
+    )
+
+
+def _impressions(config: Config) -> dict[str, Any] | None:
+    given = config.document.impressions
+    if given is None:
+        return None
+    folder, log = given.log
+
+    def ms(seconds: float | None) -> int | None:
+        return None if seconds is None else int(seconds * 1000)
+
+    return {
+        "path": str(config.at(folder)),
+        "partitions": log.partitions,
+        "ack": given.ack,
+        "deny": list(given.deny),
+        "tick_ms": given.tick_ms,
+        "segment_bytes": log.segment_bytes,
+        "sync_ms": ms(log.sync_s),
+        "retention_ms": ms(log.retention_s),
+        "retention_bytes": log.retention_bytes,
+        "lock_wait_ms": ms(log.timeout_s),
+    }
 
 
 def _model(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from penstock.data.toml_lines import lines_of
 from penstock.errors import ProblemsFound
 from penstock.serving.config import read
+from penstock.serving.desired import Resolved, desired
 from penstock.serving.overrides import intended
-from penstock.serving.toml_lines import lines_of
 
 WHOLE = """
 [listen]
@@ -59,6 +61,28 @@ def test_the_highest_version_gets_all_where_no_traffic_is_given(file: Path) -> N
     file.write_text('[models.m.versions]\n9 = "a"\n10 = "b"\nold = "c"\n')
     release = intended(read(file).document.models["m"])
     assert release.traffic == {"10": 100.0} and release.live == "10"
+
+
+def test_impressions_go_to_a_log_beside_the_file(file: Path) -> None:
+    file.write_text(WHOLE + '[impressions]\ntopic = "log:imp?partitions=4&retention=7d"\nack = "synced"\n')
+    made = json.loads(desired(read(file), {}, Resolved(), {}))["impressions"]
+    assert (made["path"], made["partitions"], made["ack"]) == (str(file.parent / "imp"), 4, "synced")
+    assert (made["retention_ms"], made["sync_ms"], made["tick_ms"]) == (7 * 86_400_000, 50, 100)
+
+
+@pytest.mark.parametrize(
+    ("topic", "said"),
+    [
+        ("kafka://h:1/t", "hosts append to log:PATH"),
+        ("log:imp?partitions=0", "it must be a number from 1 to 1024"),
+        ("log:imp?backlog=10&backlog_of=j", "a host does not wait for readers"),
+        ("log:imp?ack=none", "says ack in a line of its own"),
+    ],
+)
+def test_a_topic_that_a_host_cannot_append_to_is_refused_on_its_line(file: Path, topic: str, said: str) -> None:
+    (problem,) = problems(file, WHOLE + f'[impressions]\ntopic = "{topic}"\n')
+    line = WHOLE.count("\n") + 2
+    assert problem.startswith(f"{line}: SERV003 impressions.topic = '{topic}'") and said in problem
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ use super::line::Naming;
 use super::version::Version;
 use super::{Fleet, Table};
 use crate::error::{Fault, Result};
-use crate::samples::Samples;
+use crate::samples::{Impressions, Samples};
 
 /// How long what was replaced may take to answer its last requests.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub struct Report {
     pub models: BTreeMap<String, BTreeMap<String, VersionReport>>,
     pub loaded: usize,
     pub unloaded: usize,
-    /// What keeps the fleet itself from doing all that it should: the sample log cannot be opened.
+    /// What keeps the fleet itself from doing all that it should: the sample log or the topic of impressions cannot be opened.
     pub problems: Vec<String>,
 }
 
@@ -52,6 +52,7 @@ impl<M: Engine> Fleet<M> {
         let mut control = self.inner.control.lock();
         let mut report = Report::default();
         self.set_samples(&desired, &mut report);
+        self.set_impressions(&desired, &mut report);
         control
             .unloaded
             .retain(|model| desired.models.contains_key(model));
@@ -298,6 +299,21 @@ impl<M: Engine> Fleet<M> {
         match desired.samples.as_ref().map(Samples::open).transpose() {
             Ok(opened) => slot.store(opened.map(Arc::new)),
             Err(error) => report.problems.push(format!("the sample log: {error}")),
+        }
+    }
+
+    /// A log is appended to by several: the new one is there before the old one ends, and where it cannot be opened the old
+    /// one goes on.
+    fn set_impressions(&self, desired: &Desired, report: &mut Report) {
+        let slot = &self.inner.hub.impressions;
+        let now = slot.load_full();
+        let wanted = desired.impressions.as_ref();
+        if now.as_ref().map(|impressions| impressions.spec()) == wanted {
+            return;
+        }
+        match wanted.map(Impressions::open).transpose() {
+            Ok(opened) => slot.store(opened.map(Arc::new)),
+            Err(fault) => report.problems.push(format!("impressions: {fault}")),
         }
     }
 }

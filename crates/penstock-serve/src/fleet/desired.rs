@@ -14,6 +14,8 @@ pub struct Desired {
     pub memory_bytes: u64,
     #[serde(default)]
     pub samples: Option<SamplesSpec>,
+    #[serde(default)]
+    pub impressions: Option<ImpressionsSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,6 +136,25 @@ pub struct SamplesSpec {
     /// Inputs that are never written.
     #[serde(default)]
     pub deny: Vec<String>,
+}
+
+/// The topic that every answered row is appended to before its reply is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImpressionsSpec {
+    pub path: PathBuf,
+    pub partitions: Option<usize>,
+    /// What a reply waits for: "written", "synced", or "none".
+    pub ack: String,
+    /// Inputs that are never written.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    pub tick_ms: u64,
+    pub segment_bytes: u64,
+    pub sync_ms: Option<u64>,
+    pub retention_ms: Option<u64>,
+    pub retention_bytes: Option<u64>,
+    pub lock_wait_ms: u64,
 }
 
 impl Desired {

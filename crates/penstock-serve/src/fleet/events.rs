@@ -24,7 +24,7 @@ struct Event<'a> {
 pub struct Events(Mutex<VecDeque<String>>);
 
 impl Events {
-    /// `event`: "rollback", "score_shift", "panic", "lane_lost", "samples_lost", "damaged".
+    /// `event`: "rollback", "score_shift", "panic", "lane_lost", "impressions_lost", "damaged".
     pub fn tell(&self, event: &str, model: &str, version: &str, bundle: &str, why: &str) {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! What all versions of a fleet share: crash markers, events, the sample log, the watchdog.
+//! What all versions of a fleet share: crash markers, events, the sample log, impressions, the watchdog.
 
 use std::sync::Arc;
 
@@ -7,12 +7,13 @@ use arc_swap::ArcSwapOption;
 use super::events::Events;
 use super::markers::Markers;
 use super::watchdog::Watchdog;
-use crate::samples::Samples;
+use crate::samples::{Impressions, Samples};
 
 pub struct Hub {
     pub markers: Markers,
     pub events: Events,
     pub samples: ArcSwapOption<Samples>,
+    pub impressions: ArcSwapOption<Impressions>,
     pub watchdog: Watchdog,
 }
 
@@ -22,6 +23,7 @@ impl Hub {
             markers,
             events: Events::default(),
             samples: ArcSwapOption::empty(),
+            impressions: ArcSwapOption::empty(),
             watchdog: Watchdog::start(),
         })
     }

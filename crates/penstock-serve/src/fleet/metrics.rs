@@ -117,6 +117,35 @@ impl<M: Engine> Fleet<M> {
                 );
             }
         }
+        if let Some(impressions) = &*self.inner.hub.impressions.load() {
+            let (written, lost) = impressions.counts();
+            let waiting = impressions.waiting_bytes() as u64;
+            for (name, kind, help, value) in [
+                (
+                    "penstock_impressions_written_total",
+                    "counter",
+                    "Rows appended to the topic of impressions.",
+                    written,
+                ),
+                (
+                    "penstock_impressions_lost_total",
+                    "counter",
+                    "Rows that were answered and could not be appended.",
+                    lost,
+                ),
+                (
+                    "penstock_impressions_waiting_bytes",
+                    "gauge",
+                    "Bytes that wait to be appended.",
+                    waiting,
+                ),
+            ] {
+                let _ = writeln!(
+                    family.text,
+                    "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+                );
+            }
+        }
         family
     }
 }

@@ -41,7 +41,9 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 pub use apply::{Report, VersionReport};
-pub use desired::{Desired, Guards, Limits, ModelSpec, SamplesSpec, Traffic, VersionSpec};
+pub use desired::{
+    Desired, Guards, ImpressionsSpec, Limits, ModelSpec, SamplesSpec, Traffic, VersionSpec,
+};
 pub use engine::{Engine, Runner, Stop};
 use entry::Entry;
 use hub::Hub;
@@ -112,6 +114,7 @@ impl<M: Engine> Fleet<M> {
             version.drain(until.saturating_duration_since(std::time::Instant::now()));
         }
         self.inner.hub.samples.store(None);
+        self.inner.hub.impressions.store(None);
     }
 
     fn entry(&self, model: &str) -> crate::Result<Arc<Entry<M>>> {

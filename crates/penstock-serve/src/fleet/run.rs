@@ -11,7 +11,7 @@ use super::job::{Job, Origin, late, pick, scores};
 use super::line::{Batch, Bay, Line};
 use crate::error::{Fault, Kind, Result};
 use crate::model::Call;
-use crate::samples::Sample;
+use crate::samples::{Answer, Sample};
 use crate::service::{Reply, Timings};
 use crate::tensor::Tensor;
 
@@ -141,7 +141,7 @@ impl<M: Engine> Line<M> {
         }
     }
 
-    /// Counts, tells the guards, keeps a sample, replies.
+    /// Counts, tells the guards, keeps a sample, replies: once the impressions are written, where they are wanted.
     fn finish(&self, job: Job, result: Outputs, timings: Timings, whole: (usize, Duration)) {
         let request = &job.request;
         let counters = if job.origin == Origin::Shadow {
@@ -156,10 +156,11 @@ impl<M: Engine> Line<M> {
         };
         counters.ended(end, request.arrived.elapsed());
         let samples = self.hub.samples.load();
+        let impressions = self.hub.impressions.load();
         let scored = match &result {
             Ok(outputs) => {
                 counters.answered(job.rows, request.decoded_in, &timings);
-                let needed = !job.watches.is_empty() || samples.is_some();
+                let needed = !job.watches.is_empty() || samples.is_some() || impressions.is_some();
                 if needed {
                     scores(outputs, job.rows)
                 } else {
@@ -184,26 +185,45 @@ impl<M: Engine> Line<M> {
                 &self.hub.events,
             );
         }
-        if let Some(reply) = job.reply {
-            let _ = reply.send(result.map(|outputs| Reply {
+        let wanted = end == End::Ok && (samples.is_some() || impressions.is_some());
+        let sample = wanted.then(|| Sample {
+            request: job.request.clone(),
+            rows: job.rows,
+            version: self.label.clone(),
+            bundle: self.bundle.clone(),
+            shadow: job.origin == Origin::Shadow,
+            scores: scored,
+        });
+        let answer = job.reply.map(|reply| {
+            let replied = result.map(|outputs| Reply {
                 model: self.model.to_string(),
                 version: self.label.clone(),
                 bundle: self.bundle.clone(),
                 outputs: pick(outputs, &request.wanted),
                 timings,
-            }));
-        }
-        if let Some(samples) = &*samples
-            && end == End::Ok
-        {
-            samples.offer(Sample {
-                request: job.request.clone(),
-                rows: job.rows,
-                version: self.label.clone(),
-                bundle: self.bundle.clone(),
-                shadow: job.origin == Origin::Shadow,
-                scores: scored,
             });
+            Box::new(move || {
+                let _ = reply.send(replied);
+            }) as Answer
+        });
+        match (&*impressions, &sample) {
+            (Some(impressions), Some(sample)) => {
+                impressions.offer(sample, answer);
+                if let Some(why) = impressions.complaint() {
+                    let events = &self.hub.events;
+                    events.tell(
+                        "impressions_lost",
+                        &self.model,
+                        &self.label,
+                        &self.bundle,
+                        &why,
+                    );
+                }
+            }
+            _ => answer.into_iter().for_each(|answer| answer()),
+        }
+        if let (Some(samples), Some(sample)) = (&*samples, sample) {
+            samples.offer(sample);
         }
     }
 }

@@ -1,19 +1,36 @@
-//! A sample as lines of JSON: a row each, with its own value of every input.
+//! A sample as JSON objects: a row each, with its own value of every input.
 
 use std::io::Write;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Sample;
+use crate::service::Request;
 use crate::tensor::{Data, Tensor};
 
 /// Adds a line for each row. `deny`: inputs that are left out.
 pub fn write_lines(buffer: &mut Vec<u8>, sample: &Sample, deny: &[String]) {
+    write_rows(buffer, sample, deny, |buffer| buffer.push(b'\n'));
+}
+
+/// What tells a row from all others.
+pub fn id(request: &Request, row: usize) -> String {
+    format!("{}/{row}", request.trace.request)
+}
+
+/// Adds an object for each row, and calls `ended` behind each.
+pub fn write_rows(
+    buffer: &mut Vec<u8>,
+    sample: &Sample,
+    deny: &[String],
+    mut ended: impl FnMut(&mut Vec<u8>),
+) {
     let request = &sample.request;
     let ago = Instant::now().saturating_duration_since(request.arrived);
     let time = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let time = time.saturating_sub(ago).as_secs_f64();
+        .unwrap_or_default()
+        .saturating_sub(ago);
+    let (time, time_ms) = (time.as_secs_f64(), time.as_millis());
     let head = [
         ("model", request.model.as_str()),
         ("version", &sample.version),
@@ -22,7 +39,9 @@ pub fn write_lines(buffer: &mut Vec<u8>, sample: &Sample, deny: &[String]) {
     ];
     let columns = columns(&request.tensors, deny);
     for row in 0..sample.rows {
-        let _ = write!(buffer, "{{\"time\":{time:.6}");
+        let _ = write!(buffer, "{{\"id\":");
+        text(buffer, &id(request, row));
+        let _ = write!(buffer, ",\"time\":{time:.6},\"time_ms\":{time_ms}");
         for (key, value) in head {
             let _ = write!(buffer, ",\"{key}\":");
             text(buffer, value);
@@ -45,7 +64,8 @@ pub fn write_lines(buffer: &mut Vec<u8>, sample: &Sample, deny: &[String]) {
             Some(score) => number(buffer, f64::from(*score), &score.to_string()),
             None => buffer.extend_from_slice(b"null"),
         }
-        buffer.extend_from_slice(b"}\n");
+        buffer.push(b'}');
+        ended(buffer);
     }
 }
 

@@ -1,9 +1,11 @@
 //! The sample log: what was asked and what was answered, a row a line, for the closed loop to learn from.
 //!
 //! In: answered requests, offered without ever waiting. Out: a file of JSON lines that only its owner reads (0600):
-//! `{"time","model","version","bundle","request","row","shadow","features":{...},"score"}`. Null features are `null`.
+//! `{"id","time","time_ms","model","version","bundle","request","row","shadow","features":{...},"score"}`. Null features are `null`.
+//! `impressions.rs` appends the same objects to a topic, unsampled, before the reply is sent.
 //! What comes faster than the rate, than the file, or finds a full disk is dropped and counted.
 
+mod impressions;
 mod lines;
 mod rate;
 
@@ -21,6 +23,7 @@ use parking_lot::Mutex;
 
 use crate::fleet::SamplesSpec;
 use crate::service::Request;
+pub use impressions::{Answer, Impressions};
 use lines::write_lines;
 use rate::Rate;
 
