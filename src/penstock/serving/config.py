@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from penstock.data.toml_lines import line_of, lines_of
 from penstock.errors import Problem, ProblemsFound, did_you_mean
-from penstock.serving.toml_lines import line_of, lines_of
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CONFIG_BYTES = 4 << 20

@@ -9,7 +9,7 @@ import pytest
 from penstock.errors import ProblemsFound
 from penstock.serving.config import read
 from penstock.serving.overrides import intended
-from penstock.serving.toml_lines import lines_of
+from penstock.data.toml_lines import lines_of
 
 WHOLE = """
 [listen]

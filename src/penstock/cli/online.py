@@ -1,0 +1,18 @@
+"""`penstock online`: samples from behaviour, models that learn from them, and what is served of both."""
+
+from __future__ import annotations
+
+import click
+
+from penstock.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "run": ("penstock.cli.online_run:run", "Train a model on a topic of samples, without an end."),
+    "rollback": ("penstock.cli.online_run:rollback", "Go back to an earlier version of the loop."),
+    "status": ("penstock.cli.online_run:status", "Who trains a model, and the versions a loop can go back to."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, epilog="Example:  penstock online run loop.toml")
+def online() -> None:
+    """The closed loop: feedback becomes samples, samples become weights, weights are served."""
