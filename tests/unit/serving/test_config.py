@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from penstock.data.toml_lines import lines_of
 from penstock.errors import ProblemsFound
 from penstock.serving.config import read
 from penstock.serving.overrides import intended
-from penstock.data.toml_lines import lines_of
 
 WHOLE = """
 [listen]

@@ -22,7 +22,7 @@ from penstock.training.live.learners import Learner
 from penstock.training.live.places import Place
 
 FORMAT = 1
-BEGIN = "begin.json"
+BEGIN, PLACE = "begin.json", "place.json"
 #: Rows that an open cut writes after each batch.
 ROWS_A_BATCH = 50_000
 
@@ -64,8 +64,8 @@ class LoopCuts:
     def __init__(self, folder: Path, lease: Lease, learner: Learner) -> None:
         self.folder, self.lease, self.learner = folder, lease, learner
         self.own = folder / f"gen-{lease.generation:06d}"
-        self._open = False
-        self._older = False
+        self._open = self._older = False
+        self._told = b""
 
     def resume(self) -> Mapping[str, bytes] | None:
         """The newest cut of the newest generation that has one, into the learner; its sections."""
@@ -93,7 +93,7 @@ class LoopCuts:
         self.finish()
         self.lease.check()
         self.learner.prepare(sections)
-        self._open = True
+        self._open, self._told = True, sections["loop"]
 
     def go_on(self, rows: int = ROWS_A_BATCH) -> bool:
         """Write at the open cut; whether one has become whole."""
@@ -103,6 +103,7 @@ class LoopCuts:
         self._open = not self.learner.write(rows)
         if self._open:
             return False
+        write_bytes(self.own / PLACE, self._told)
         if self._older:
             self._older = False
             self._forget()
@@ -128,5 +129,16 @@ def link_cuts(source: Path, target: Path) -> None:
     os.rename(staged, target)  # noqa: PTH104  a folder into its place, whole
 
 
-def write_begin(folder: Path, facts: Mapping[str, Any]) -> None:
-    write_bytes(folder / BEGIN, json.dumps(facts).encode())
+def begin_from(folder: Path, generation: int, cuts: Path, facts: Mapping[str, Any]) -> None:
+    """Let the next generation begin with the cut in `cuts`. `facts`: what is told of it (`BEGIN`)."""
+    target = folder / f"gen-{generation:06d}"
+    link_cuts(cuts, target)
+    write_bytes(target / BEGIN, json.dumps(facts).encode())
+
+
+def newest_positions(folder: Path) -> dict[int, int]:
+    """Where the newest cut was in the sample topic; empty where there is none."""
+    for past in sorted(folder.glob("gen-??????"), reverse=True):
+        if (past / PLACE).is_file():
+            return Place.of(json.loads((past / PLACE).read_bytes())["places"]["samples"]).next
+    return {}

@@ -113,7 +113,7 @@ def test_poison_is_put_aside_with_its_offset(settings_file: SettingsFile, tmp_pa
 
 
 def test_a_negative_weight_takes_back_what_a_row_taught(settings_file: SettingsFile, tmp_path: Path) -> None:
-    """FTRL's first step is alpha / beta long whatever the gradient's size, so the sign of a weight is what is compared."""
+    """The first step of FTRL goes against the gradient, so the sign of a weight says what was taught."""
     samples = records(rows(1, 1)) * 2
     samples = [{**samples[0], "_label": 0, "_weight": -1.0}, {**samples[1], "_id": "b/0", "user": "new", "_label": 0}]
     append(f"log:{tmp_path}/samples", samples)
