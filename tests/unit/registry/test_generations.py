@@ -66,6 +66,7 @@ def test_a_stopped_process_asks_before_it_writes(database: Database) -> None:
 
 
 def test_an_alias_is_written_by_the_newest_generation_alone(database: Database, tmp_path: Path) -> None:
-    with Lease(database, "ctr") as old, Lease(database, "ctr", take_over=True):
-        with Registry(str(tmp_path / "registry")) as registry, pytest.raises(Superseded):
-            registry.alias("ctr/1", "live", generation=old.generation)
+    old = Lease(database, "ctr")
+    registry = Registry(str(tmp_path / "registry"))
+    with Lease(database, "ctr", take_over=True), registry, pytest.raises(Superseded):
+        registry.alias("ctr/1", "live", generation=old.generation)

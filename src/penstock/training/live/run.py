@@ -60,8 +60,10 @@ class Loop:
         self._rate, self._told_at, self._told_samples = 0.0, time.monotonic(), 0
         self._lag_s = 0.0
         self._cut_at = self._whole_at = time.monotonic()
+        self._cut_of = -1
         self._drifting: set[str] = set()
         self.chain_topic: Topic | None = None
+        self.metrics_address = ""
 
     def stop(self) -> None:
         """End soon: what is under way is learnt, a cut is written."""
@@ -93,6 +95,7 @@ class Loop:
             if document.watch.listen:
                 port = MetricsPort(document.watch.listen, self.prometheus)
                 stack.callback(port.close)
+                self.metrics_address = port.address
                 _log.info("metrics on http://%s/metrics", port.address)
             self.mapper = self._mapper(bundle)
             with Prefetched(lambda: self._chunks(topic), AHEAD) as chunks:
@@ -224,9 +227,9 @@ class Loop:
         now, document = time.monotonic(), self.document
         if self.cuts.go_on():
             self._whole_at = now
-        if now - self._cut_at >= document.checkpoints.every_s:
+        if now - self._cut_at >= document.checkpoints.every_s and self._consumed() != self._cut_of:
             self._cut_at = now
-            self.cuts.prepare(self._sections())
+            self._cut()
         if self.publishing is not None and self.publishing.due(now):
             self.judge()
             if self.gate.open:
@@ -302,9 +305,17 @@ class Loop:
         own = self.state.sections(self.lease.generation, self.learner)
         return {**own, **self.quality.sections()}
 
+    def _cut(self) -> None:
+        self._cut_of = self._consumed()
+        self.cuts.prepare(self._sections())
+
+    def _consumed(self) -> int:
+        """Records of all inputs, whatever became of them."""
+        return sum(sum(place.counts.values()) for place in self.state.places.values())
+
     def _save(self) -> None:
         """A cut of where it is now, whole when this returns."""
-        self.cuts.prepare(self._sections())
+        self._cut()
         self.cuts.finish()
         self._cut_at = self._whole_at = time.monotonic()
 
