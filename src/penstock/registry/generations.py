@@ -9,7 +9,6 @@ distributed locking", 2016, has it): it only keeps two from starting. What fence
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
@@ -77,6 +76,7 @@ class Lease:
         self.before = 0
         self.generation = self._claim(take_over)
         self._renewed = time.monotonic()
+        self._lost: Superseded | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="penstock-lease", daemon=True)
         self._thread.start()
@@ -107,15 +107,25 @@ class Lease:
         self._renewed = asked
 
     def check(self) -> None:
-        """Before anything is written: a process that was stopped, or did not reach the registry, renews first."""
+        """Before anything is written, and now and then: raises `Superseded` once a later generation has begun.
+
+        A process that was stopped, or did not reach the registry, renews first.
+        """
+        if self._lost is not None:
+            raise self._lost
         if time.monotonic() - self._renewed > LEASE_S / 2:
             self.renew()
 
     def _keep(self) -> None:
-        """Renew while nothing is written, too. What fails here fails again, and is told, at the next `check`."""
+        """Renew while nothing is written, too. A registry that does not answer is told by `check`."""
         while not self._ended.wait(LEASE_S / 3):
-            with contextlib.suppress(PenstockError):
+            try:
                 self.renew()
+            except Superseded as lost:
+                self._lost = lost
+                return
+            except PenstockError:
+                continue
 
     def release(self) -> None:
         """Let the next trainer start at once. Nothing happens where this generation is over."""

@@ -6,8 +6,6 @@ the same rows give the same weights to the bit, whether or not the run was kille
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import math
 import time
@@ -20,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from penstock import native
 from penstock.training.checkpoints import Checkpoints, OpenCut
 from penstock.training.deep.batches import Rows
+from penstock.training.deep.machine import determined, machine, told
 from penstock.training.deep.reading import Reading
 from penstock.training.deep.schedule import Schedule
 from penstock.training.deep.state import pack, unpack
@@ -137,7 +135,7 @@ class Trainer:
         Raises `LabelError` and `InputError` for rows that cannot be learnt from, `LearningError` naming the batch whose
         gradients are not finite: nothing of it has been applied.
         """
-        with determined(self.settings):
+        with determined(self.settings.threads, deterministic=self.settings.deterministic):
             resumed = self._resume(checkpoints) if checkpoints else 0
             self._log = self._open_log(self.position.seen) if self._open_log else None
             self._began = time.monotonic()
@@ -384,37 +382,6 @@ class Trainer:
             self._log.add(place.seen, {**found, "samples_per_second": rate, **sizes, **missing})
 
 
-def machine() -> dict[str, str]:
-    """What a sum's last bits depend on beside the program."""
-    return {
-        "tables": native.simd_level(),
-        "torch_simd": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    }
-
-
-def told(machine: Mapping[str, str]) -> str:
-    return f"torch {machine['torch']} ({machine['torch_simd']}) and tables' {machine['tables']}"
-
-
 def _keyed(state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state dict as torch takes it back."""
     return {"state": state["state"], "param_groups": state["param_groups"]}
-
-
-@contextlib.contextmanager
-def determined(settings: Settings) -> Iterator[None]:
-    """torch's threads and switches for a run, and the garbage collector's; as they were after it."""
-    threads, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    # What is there by now stays: collections would walk through all of torch's modules every few batches, for nothing.
-    gc.collect()
-    gc.freeze()
-    wanted = 1 if settings.deterministic else settings.threads or threads
-    torch.set_num_threads(wanted)
-    torch.use_deterministic_algorithms(settings.deterministic or was)
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was)

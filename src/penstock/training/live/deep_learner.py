@@ -16,10 +16,11 @@ from penstock.training.checkpoints import Checkpoints, OpenCut
 from penstock.training.deep.batches import Rows
 from penstock.training.deep.building import build
 from penstock.training.deep.export import to_onnx
+from penstock.training.deep.machine import determined
 from penstock.training.deep.reading import Reading
 from penstock.training.deep.scorer import DENSE, ROWS, TRAINING, WEIGHTS, DeepScorer
 from penstock.training.deep.state import pack
-from penstock.training.deep.trainer import Trainer, determined
+from penstock.training.deep.trainer import Trainer
 from penstock.training.deep.warm import go_on
 from penstock.training.deep_operators import Deep
 from penstock.training.live.learners import Floats, Learner
@@ -49,7 +50,7 @@ class DeepLearner(Learner):
         self._checkpoints: Checkpoints | None = None
         self._cut: OpenCut | None = None
         self._held = contextlib.ExitStack()
-        self._held.enter_context(determined(chosen))
+        self._held.enter_context(determined(chosen.threads, deterministic=chosen.deterministic))
 
     @property
     def tables_of(self) -> Any:

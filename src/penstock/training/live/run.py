@@ -225,6 +225,7 @@ class Loop:
     def _between(self) -> None:
         """What is due between two batches."""
         now, document = time.monotonic(), self.document
+        self.lease.check()
         if self.cuts.go_on():
             self._whole_at = now
         if now - self._cut_at >= document.checkpoints.every_s and self._consumed() != self._cut_of:
