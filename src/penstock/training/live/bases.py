@@ -19,6 +19,7 @@ from typing import Any
 from penstock.data.atomic import write_bytes
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
+from penstock.registry.versions import Version
 from penstock.training.bundle import Bundle
 from penstock.training.live.cuts import link_cuts
 from penstock.training.live.learners import Learner
@@ -66,7 +67,7 @@ class Bases:
 
     def add(
         self, registry: Registry, lease: Lease, bundle: Bundle, learner: Learner, cuts: Path, facts: Mapping[str, Any]
-    ) -> Base:
+    ) -> Version:
         """Push the model as it stands as a version, and keep the cut that is of the same moment.
 
         `facts`: what `Base` has of the loop. Raises `Superseded` where a later generation has begun.
@@ -86,7 +87,7 @@ class Bases:
         link_cuts(cuts, self.place(base))
         base.write(self.place(base))
         _log.info("%s is what the loop had learnt after %s samples", version.uri, f"{base.samples:,}")
-        return base
+        return version
 
     def proved(self, base: Base) -> Base:
         """Note that a base is good."""

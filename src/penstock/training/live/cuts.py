@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,35 @@ BEGIN, PLACE = "begin.json", "place.json"
 ROWS_A_BATCH = 50_000
 
 
+@dataclass(frozen=True)
+class Chain:
+    """The last delta that was published: `offset` of its last record, `base` (a digest) that its generation began from.
+
+    `unpublished`: the model has learnt since. Generation 0: nothing was ever published.
+    """
+
+    generation: int = 0
+    sequence: int = 0
+    offset: int = -1
+    base: str = ""
+    unpublished: bool = False
+
+
 @dataclass
 class State:
-    """Where a loop is beside its model. `samples`: learnt from in all; `chain`: generation and sequence of the last
-    delta that was published before; `gaps`: records that rollbacks left out; `types`: of raw columns."""
+    """Where a loop is beside its model. `samples`: learnt from in all; `chain`: what was published by then; `gaps`:
+    records that rollbacks left out; `types`: of raw columns."""
 
     places: dict[str, Place] = field(default_factory=dict)
     samples: int = 0
-    chain: tuple[int, int] = (0, 0)
+    chain: Chain = Chain()
     gaps: int = 0
     types: dict[str, str] = field(default_factory=dict)
     gate: Mapping[str, Any] = field(default_factory=dict)
 
     def sections(self, generation: int, learner: Learner) -> dict[str, bytes]:
         document = {
-            "format": FORMAT, "generation": generation, "samples": self.samples, "chain": self.chain,
+            "format": FORMAT, "generation": generation, "samples": self.samples, "chain": asdict(self.chain),
             "gaps": self.gaps, "types": self.types, "gate": self.gate,
             "places": {name: place.document() for name, place in self.places.items()},
         }  # fmt: skip
@@ -54,8 +68,8 @@ class State:
         moments = np.frombuffer(sections["moments"], "<f8").reshape(2, -1)
         learner.means[:], learner.scales[:] = moments
         places = {name: Place.of(each) for name, each in stored["places"].items()}
-        generation, sequence = stored["chain"]
-        return State(places, stored["samples"], (generation, sequence), stored["gaps"], stored["types"], stored["gate"])
+        chain = Chain(**stored["chain"])
+        return State(places, stored["samples"], chain, stored["gaps"], stored["types"], stored["gate"])
 
 
 class LoopCuts:

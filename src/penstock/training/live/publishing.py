@@ -1,49 +1,24 @@
 """What is learnt goes out as it is learnt: changed rows every `every_ms`, dense weights every `dense_every_ms`.
 
-Nothing goes out while the gate is shut: the tables remember what has changed, and the next delta has all of it.
+Nothing goes out while the gate is shut: the tables remember what has changed, and the next delta has all of it. A
+generation begins from the base it was started with, from the cut it was recovered at (`restore`), or, where what a cut
+holds was never published, from a base of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
+from typing import Any
 
 from penstock import native
+from penstock.registry.chain import ChainHead, Published, Publisher
+from penstock.registry.chain_records import ChainError
 from penstock.registry.generations import Lease
+from penstock.streams import Topic
+from penstock.training.live.cuts import Chain
 from penstock.training.live.learners import Learner
 from penstock.training.live.settings import Publish
-
-
-class Published(Protocol):
-    """What a publisher says of one delta. `last`: the offset of its commit record."""
-
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def last(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def gone(self) -> int: ...
-    @property
-    def bytes(self) -> int: ...
-
-
-class Publisher(Protocol):
-    """Writes deltas of one generation: `penstock.registry.chain.Publisher` is one."""
-
-    def publish(
-        self,
-        tables: native.Tables,
-        *,
-        dense: Mapping[str, npt.NDArray[np.float32]] | None,
-        positions: Mapping[str, Mapping[int, int]],
-        event_time_ms: int,
-    ) -> Published: ...
 
 
 @dataclass(frozen=True)
@@ -55,55 +30,99 @@ class Head:
     event_time_ms: int
 
 
-@dataclass
 class Publishing:
-    """The timer, and what went out. `sequence`: of the newest delta, 0 before the first; `offset`: of its commit."""
+    """The timer, and what went out. `publisher`: None until the generation has a base to begin from."""
 
-    settings: Publish
-    publisher: Publisher
-    lease: Lease
-    learner: Learner
-    sequence: int = 0
-    offset: int = -1
-    rows: int = 0
-    bytes: int = 0
-    _next: float = 0.0
-    _next_dense: float = 0.0
-    _samples: int = -1
-    _dense_samples: int = field(default=-1)
+    def __init__(self, settings: Publish, topic: Topic, lease: Lease, learner: Learner, plan: str) -> None:
+        self.settings, self.topic, self.lease, self.learner, self.plan = settings, topic, lease, learner, plan
+        assert learner.tables is not None
+        self.tables: native.Tables = learner.tables
+        self.publisher: Publisher | None = None
+        self.chain = Chain()
+        self.rows = self.bytes = 0
+        self._next = self._next_dense = 0.0
+        self._samples = self._dense_samples = -1
+
+    # --- how a generation begins ---
+
+    def begin(self, base: str) -> None:
+        """From a base (its digest) that the tables hold now."""
+        self.publisher = Publisher(
+            self.topic, self.lease.model, self.lease.generation, plan=self.plan, base=base, values=self.settings.values
+        )
+        self.publisher.track(self.tables)
+        self.chain = Chain(self.lease.generation, 0, -1, base)
+
+    def recover(self, chain: Chain, head: Head) -> bool:
+        """From the cut that the tables hold now, which was at `chain`: every key that was published since goes out as
+        it was then, or as gone, before anything else. False where that cannot be: a base must come first."""
+        if not chain.generation or chain.unpublished:
+            return False
+        self.begin(chain.base)
+        assert self.publisher is not None
+        self.lease.check()
+        after = ChainHead(self.lease.model, chain.generation, chain.sequence)
+        offset = chain.offset + 1 if chain.offset >= 0 else None
+        try:
+            done = self.publisher.restore(
+                self.tables, after=after, offset=offset, dense=self.learner.dense(), positions=head.positions,
+                event_time_ms=head.event_time_ms,
+            )  # fmt: skip
+        except ChainError as error:
+            if error.code != "CHAIN010":
+                raise
+            self.publisher = None
+            return False
+        self._note(done, head.samples)
+        self._dense_samples = head.samples
+        return True
+
+    # --- deltas ---
 
     def due(self, now: float) -> bool:
-        """Whether it is time; `now`: monotonic seconds."""
-        return now >= self._next
-
-    def later(self, now: float) -> None:
-        """Look again after one interval."""
+        """Whether it is time to look; `now`: monotonic seconds. Asked again after one interval."""
+        if now < self._next:
+            return False
         self._next = now + self.settings.every_ms / 1000
+        return True
 
-    def publish(self, now: float, head: Head, *, whole: bool = False) -> bool:
-        """Send what has changed; whether there was anything. `whole`: dense weights too, whatever their turn.
+    def publish(self, now: float, head: Head, *, whole: bool = False) -> None:
+        """Send what has changed, if anything has. `whole`: dense weights too, whatever their turn.
 
         Raises `Superseded` (LIVE011) before anything is written where a later generation has begun.
         """
-        self.later(now)
+        assert self.publisher is not None
         dense_due = (whole or now >= self._next_dense) and head.samples != self._dense_samples
         if head.samples == self._samples and not dense_due:
-            return False
-        tables = self.learner.tables
-        assert tables is not None
+            return
         dense = self.learner.dense() if dense_due else None
         self.lease.check()
-        done = self.publisher.publish(tables, dense=dense, positions=head.positions, event_time_ms=head.event_time_ms)
-        self.sequence, self.offset = done.sequence, done.last
-        self.rows += done.rows + done.gone
-        self.bytes += done.bytes
-        self._samples = head.samples
+        done = self.publisher.publish(
+            self.tables, dense=dense, positions=head.positions, event_time_ms=head.event_time_ms
+        )
+        self._note(done, head.samples)
         if dense_due:
             self._next_dense, self._dense_samples = now + self.settings.dense_every_ms / 1000, head.samples
-        return True
+
+    def at(self, samples: int) -> Chain:
+        """The chain as a cut after `samples` is to remember it."""
+        unpublished = self.publisher is None or (samples != self._samples and samples > 0)
+        return Chain(self.chain.generation, self.chain.sequence, self.chain.offset, self.chain.base, unpublished)
+
+    def announce(self, address: str, digest: str) -> None:
+        """Tell hosts of a base that holds all that was published so far."""
+        assert self.publisher is not None
+        self.publisher.announce(address, digest=digest, sequence=self.chain.sequence, offset=self.chain.offset + 1)
+
+    def _note(self, done: Published, samples: int) -> None:
+        self.chain = Chain(self.lease.generation, done.sequence, done.last, self.chain.base)
+        self.rows += done.rows + done.gone
+        self.bytes += done.bytes
+        self._samples = samples
 
     def counters(self) -> dict[str, float | None]:
-        return {"published_rows_total": self.rows, "published_bytes_total": self.bytes, "sequence": self.sequence}
+        sequence = self.chain.sequence
+        return {"published_rows_total": self.rows, "published_bytes_total": self.bytes, "sequence": sequence}
 
     def summary(self) -> dict[str, Any]:
-        return {"sequence": self.sequence, "rows": self.rows, "bytes": self.bytes}
+        return {"sequence": self.chain.sequence, "rows": self.rows, "bytes": self.bytes}

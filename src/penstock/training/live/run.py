@@ -13,10 +13,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from penstock.registry.bundles import digest_of_folder
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
 from penstock.streams import Topic, open_topic
@@ -58,11 +60,10 @@ class Loop:
         self._waiting = 0
         self._waited_since = 0.0
         self._rate, self._told_at, self._told_samples = 0.0, time.monotonic(), 0
-        self._lag_s = 0.0
+        self._lag_s, self._late = 0.0, False
         self._cut_at = self._whole_at = time.monotonic()
         self._cut_of = -1
         self._drifting: set[str] = set()
-        self.chain_topic: Topic | None = None
         self.metrics_address = ""
 
     def stop(self) -> None:
@@ -89,8 +90,9 @@ class Loop:
             self.alerts = Alerts(document.model.name, document.watch.webhook)
             stack.callback(self.alerts.close)
             self.registry, self.bundle = registry, bundle
-            self.publishing = self._publishing(stack)
-            self.bases = Bases(self.cuts.folder, document.bases.keep) if document.bases else None
+            self.publishing = self._publishing(stack, folder)
+            self.made = document.bases or (settings.Bases() if document.publish else None)
+            self.bases = Bases(self.cuts.folder, self.made.keep) if self.made else None
             self._base_at = time.monotonic()
             if document.watch.listen:
                 port = MetricsPort(document.watch.listen, self.prometheus)
@@ -100,8 +102,7 @@ class Loop:
             self.mapper = self._mapper(bundle)
             with Prefetched(lambda: self._chunks(topic), AHEAD) as chunks:
                 self._learn_from(iter(chunks))
-            if self.publishing is not None and self.gate.open:
-                self._publish(time.monotonic(), whole=True)
+            self._publish(whole=True)
             self._save()
             _log.info("stopped after %s samples; a checkpoint is written", f"{self.state.samples:,}")
             return self.summary()
@@ -233,12 +234,10 @@ class Loop:
             self._cut()
         if self.publishing is not None and self.publishing.due(now):
             self.judge()
-            if self.gate.open:
-                self._publish(now)
-            else:
-                self.publishing.later(now)
-        if document.bases is not None and now - self._base_at >= document.bases.every_s and self.gate.open:
-            self._base_at = now
+            if self.publishing.publisher is None and self.gate.open:
+                self._add_base()
+            self._publish()
+        if self.made is not None and now - self._base_at >= self.made.every_s and self.gate.open:
             self._add_base()
         if now - self._told_at >= document.watch.tell_s:
             self._tell(now)
@@ -252,7 +251,7 @@ class Loop:
 
     # --- what goes out ---
 
-    def _publishing(self, stack: ExitStack) -> Publishing | None:
+    def _publishing(self, stack: ExitStack, folder: Path) -> Publishing | None:
         """Raises `LiveError` (LIVE008) for a model whose rows are not in tables of their own."""
         wanted = self.document.publish
         if wanted is None:
@@ -260,37 +259,50 @@ class Loop:
         if self.learner.tables is None:
             said = f"rows of a model of '{self.bundle.algorithm}' cannot be published one by one"
             raise LiveError(said, "deep models can; [bases] publishes whole versions of any", "LIVE008")
-        raise NotImplementedError
+        topic = stack.enter_context(open_topic(settings.topic_address(self.file, wanted.topic)))
+        publishing = Publishing(wanted, topic, self.lease, self.learner, self.bundle.fingerprint)
+        if self.state.samples:
+            publishing.recover(self.state.chain, self._head())
+        elif not self.document.model.anew:
+            publishing.begin(digest_of_folder(folder))
+        return publishing
 
-    def _publish(self, now: float, *, whole: bool = False) -> None:
-        assert self.publishing is not None
+    def _head(self) -> Head:
         positions = {name: dict(place.next) for name, place in self.state.places.items()}
-        head = Head(self.state.samples, positions, self.state.places[SAMPLES].time_ms)
-        if self.publishing.publish(now, head, whole=whole):
-            self.state.chain = (self.lease.generation, self.publishing.sequence)
+        return Head(self.state.samples, positions, self.state.places[SAMPLES].time_ms)
+
+    def _publish(self, *, whole: bool = False) -> None:
+        """What has changed goes out, where there is a chain and its gate is open."""
+        if self.publishing is not None and self.publishing.publisher is not None and self.gate.open:
+            self.publishing.publish(time.monotonic(), self._head(), whole=whole)
 
     def _add_base(self) -> None:
         """A version of what is learnt now, with the cut of this very moment; what is too old goes."""
         assert self.bases is not None
-        if self.publishing is not None:
-            self._publish(time.monotonic(), whole=True)
+        self._publish(whole=True)
         self._save()
         place = self.state.places[SAMPLES]
         facts = {
-            "chain": self.state.chain, "offset": self.publishing.offset if self.publishing else -1,
-            "samples": self.state.samples, "time_ms": now_ms(),
+            "offset": self.state.chain.offset, "samples": self.state.samples, "time_ms": now_ms(),
+            "chain": (self.state.chain.generation, self.state.chain.sequence),
             "positions": {str(partition): offset for partition, offset in place.next.items()},
         }  # fmt: skip
-        self.bases.add(self.registry, self.lease, self.bundle, self.learner, self.cuts.own, facts)
+        version = self.bases.add(self.registry, self.lease, self.bundle, self.learner, self.cuts.own, facts)
+        if self.publishing is not None:
+            if self.publishing.publisher is None:
+                self.publishing.begin(version.digest)
+                self._publish(whole=True)
+            self.publishing.announce(version.uri, version.digest)
+        self._base_at = time.monotonic()
         oldest = self.bases.forget()[0]
-        if self.chain_topic is not None and oldest.offset >= 0:
-            self.chain_topic.trim(0, oldest.offset + 1)
+        if self.publishing is not None and self.publishing.publisher is not None and oldest.offset >= 0:
+            self.publishing.publisher.trim(oldest.offset + 1)
 
     def _prove(self) -> None:
         """Bases that one effective window of green samples followed are good; the newest of them gets the alias."""
-        if self.bases is None or self.document.bases is None:
+        if self.bases is None or self.made is None:
             return
-        alias = self.document.bases.alias
+        alias = self.made.alias
         for base in self.bases.all():
             if not base.good and self.gate.proved(base.samples):
                 self.bases.proved(base)
@@ -302,11 +314,15 @@ class Loop:
 
     def _sections(self) -> dict[str, bytes]:
         self.state.gate = self.gate.document()
+        if self.publishing is not None:
+            self.state.chain = self.publishing.at(self.state.samples)
         self.state.types = dict(self.mapper.types)
         own = self.state.sections(self.lease.generation, self.learner)
         return {**own, **self.quality.sections()}
 
     def _cut(self) -> None:
+        """Begin a cut. What it holds is published before, so that a recovery has nothing else to say."""
+        self._publish()
         self._cut_of = self._consumed()
         self.cuts.prepare(self._sections())
 
@@ -340,8 +356,10 @@ class Loop:
             "%s samples, %s a second, lag %.1f s, %s%s%s", f"{self.state.samples:,}", f"{self._rate:,.0f}", self._lag_s,
             shown or "no metrics yet", aside, state,
         )  # fmt: skip
-        if self._lag_s > self.document.lag.most_s:
+        late = self._lag_s > self.document.lag.most_s
+        if late and not self._late:
             self.alerts.raise_("lag", f"samples are {self._lag_s:.0f} s old when they are learnt from")
+        self._late = late
 
     def _look_at_drift(self) -> None:
         limit = self.document.drift.alert
@@ -368,7 +386,7 @@ class Loop:
             "samples_total": self.state.samples, "skipped_total": counts["skipped"],
             "quarantined_total": counts["quarantined"], "samples_per_second": self._rate, "lag_seconds": self._lag_s,
             "auc": found["decayed_auc"], "calibration": found["calibration"], "gate_open": int(self.gate.open),
-            "generation": self.lease.generation, "sequence": self.state.chain[1],
+            "generation": self.lease.generation,
             "checkpoint_age_seconds": time.monotonic() - self._whole_at,
         }  # fmt: skip
         if self.publishing is not None:

@@ -23,15 +23,18 @@ from .conftest import append, records, rows
 from .test_run import run_until
 
 SettingsFile = Callable[..., Path]
-EVERY = "[bases]\nevery_s = 0.05\nkeep = 2\nalias = 'live'\n[watch]\ntell_s = 0.02\n"
+#: A version after each batch.
+EVERY = "[bases]\nevery_s = 0.001\nkeep = 4\nalias = 'live'\n[watch]\ntell_s = 0.001\n"
 
 
 def test_versions_are_made_proved_released_and_gone_back_to(settings_file: SettingsFile, tmp_path: Path) -> None:
-    append(f"log:{tmp_path}/samples", records(rows(4000, 1)))
-    path = settings_file("lr", f"[train]\nbatch = 20\n[gates]\nhalf_life = 300\nauc = 0.55\n{EVERY}")
-    run_until(path, 4000)
-    append(f"log:{tmp_path}/samples", records(rows(2000, 2), first=4000))
-    loop = run_until(path, 6000)
+    append(f"log:{tmp_path}/samples", records(rows(2000, 1)))
+    path = settings_file(
+        "lr", f"[train]\nbatch = 500\ndeterministic = true\n[gates]\nhalf_life = 300\nauc = 0.55\n{EVERY}"
+    )
+    run_until(path, 2000)
+    append(f"log:{tmp_path}/samples", records(rows(1000, 2), first=2000))
+    loop = run_until(path, 3000)
     found = loop.bases.all()  # type: ignore[union-attr]
     assert [base for base in found if base.good], "some passed a whole window with green gates behind them"
     with Registry() as registry:
@@ -46,17 +49,17 @@ def test_versions_are_made_proved_released_and_gone_back_to(settings_file: Setti
         roll_back(settings.read(path), to="777")
     done = roll_back(settings.read(path))
     assert (done["version"], done["generation"], done["skip"]) == (good.version, 3, False)
-    replayed = run_until(path, 6000)
+    replayed = run_until(path, 3000)
     counts = replayed.state.places["samples"].counts
-    assert replayed.done["generation"] == 4 and counts["samples"] == 6000  # type: ignore[attr-defined]
+    assert replayed.done["generation"] == 4 and counts["samples"] == 3000  # type: ignore[attr-defined]
     assert replayed.state.gaps == 0
 
     done = roll_back(settings.read(path), to=good.version, skip=True)
-    assert done["gap"] == 6000 - good.samples
-    append(f"log:{tmp_path}/samples", records(rows(100, 3), first=6000))
-    skipped = run_until(path, good.samples + 100)
-    assert skipped.state.samples == good.samples + 100, "what lay between was left out"
-    assert skipped.done["gaps"] == done["gap"] and skipped.done["positions"] == {"0": 6100}  # type: ignore[attr-defined]
+    assert done["gap"] == 3000 - good.samples
+    append(f"log:{tmp_path}/samples", records(rows(500, 3), first=3000))
+    skipped = run_until(path, good.samples + 500)
+    assert skipped.state.samples == good.samples + 500, "what lay between was left out"
+    assert skipped.done["gaps"] == done["gap"] and skipped.done["positions"] == {"0": 3500}  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -105,7 +108,8 @@ def test_a_shut_gate_holds_versions_back_and_everybody_hears_why(
     thread.start()
     loop.run()
     thread.join()
-    assert heard[0]["alert"] == "gate_shut" and "decayed AUC" in heard[0]["message"]
+    shut = next(each for each in heard if each["alert"] == "gate_shut")
+    assert shut["model"] == "ctr" and "decayed AUC" in shut["message"]
     assert 'penstock_online_gate_open{model="ctr"} 0' in seen[0]
     assert 'penstock_online_samples_total{model="ctr"} 600' in seen[0]
     assert 'alerts_total{model="ctr",of="gate_shut"} 1' in seen[0]
