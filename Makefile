@@ -86,7 +86,7 @@ sanitize:  ## the table under ThreadSanitizer and Miri, its readers under fuzzin
 	RUSTFLAGS=-Zsanitizer=thread cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir $(SANITIZED) \
 	  -p penstock-table --test pool --test promises --test cuts -- threads
 	MIRIFLAGS="$(MIRI)" cargo +nightly miri test --target-dir $(SANITIZED) -p penstock-table --test miri
-	for reader in checkpoint snapshot; do mkdir -p $(SANITIZED)/corpus/$$reader; (cd crates/penstock-table && \
+	for reader in checkpoint snapshot delta; do mkdir -p $(SANITIZED)/corpus/$$reader; (cd crates/penstock-table && \
 	  cargo +nightly fuzz run $$reader $(SANITIZED)/corpus/$$reader fuzz/seeds/$$reader -- -malloc_limit_mb=256 -max_total_time=$(FUZZ_SECONDS)) || exit 1; done
 
 docs: setup  ## write the generated pages and schemas anew
