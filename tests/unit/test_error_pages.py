@@ -6,11 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-<<<<<<< HEAD
-CODE = re.compile(r"\"((?:FLOW|EXPR|DATA|OPER|FEAT|TRAIN|RUN|REG|SERV|STRM|LIVE)\d{3})\"")
-=======
-CODE = re.compile(r"\"((?:FLOW|EXPR|DATA|OPER|FEAT|TRAIN|RUN|REG|SERV|STRM|CHAIN)\d{3})\"")
->>>>>>> chain
+CODE = re.compile(r"\"((?:FLOW|EXPR|DATA|OPER|FEAT|TRAIN|RUN|REG|SERV|STRM|CHAIN|LIVE)\d{3})\"")
 
 
 def codes_in_source() -> set[str]:
