@@ -86,7 +86,7 @@ sanitize:  ## the table under ThreadSanitizer and Miri, its readers and the host
 	RUSTFLAGS=-Zsanitizer=thread cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir $(SANITIZED) \
 	  -p penstock-table --test pool --test promises --test cuts -- threads
 	MIRIFLAGS="$(MIRI)" cargo +nightly miri test --target-dir $(SANITIZED) -p penstock-table --test miri
-	for reader in checkpoint snapshot; do mkdir -p $(SANITIZED)/corpus/$$reader; (cd crates/penstock-table && \
+	for reader in checkpoint snapshot delta; do mkdir -p $(SANITIZED)/corpus/$$reader; (cd crates/penstock-table && \
 	  cargo +nightly fuzz run $$reader $(SANITIZED)/corpus/$$reader fuzz/seeds/$$reader -- -malloc_limit_mb=256 -max_total_time=$(FUZZ_SECONDS)) || exit 1; done
 	for door in json binary protobuf; do mkdir -p $(SANITIZED)/corpus/$$door; (cd crates/penstock-serve && \
 	  cargo +nightly fuzz run $$door $(SANITIZED)/corpus/$$door fuzz/seeds/$$door -- -malloc_limit_mb=512 -rss_limit_mb=1024 -max_total_time=$(FUZZ_SECONDS)) || exit 1; done

@@ -1,16 +1,19 @@
 """The one door to Rust: everything `penstock._native` offers, under the names the house uses.
 
 Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`,
-or `RowError`, `ArtefactError` and `LogFault` with what belongs to them; callers add the file, the step and the hint.
+or `RowError`, `ArtefactError`, `DeltaFault` and `LogFault` with what belongs to them; callers add the file, the step and the hint.
 """
 
 from __future__ import annotations
 
 from penstock._native import (
     ArtefactError,
+    ChainRecord,
     Checkpoint,
     Checkpoints,
+    DeltaFault,
     Dictionary,
+    Following,
     Found,
     Host,
     KeyTable,
@@ -27,9 +30,11 @@ from penstock._native import (
     Snapshot,
     Tables,
     carry,
+    chain_note,
     compact_keys,
     csv_reader,
     csv_sample,
+    delta_records,
     fit_svm,
     frequent_itemsets,
     hash_column,
@@ -38,17 +43,23 @@ from penstock._native import (
     json_sample,
     key_partition,
     libsvm_reader,
+    pack_changes,
     platt,
     simd_level,
+    tell_changes,
     text_reader,
+    track_changes,
     write_snapshot,
 )
 
 __all__ = [
     "ArtefactError",
+    "ChainRecord",
     "Checkpoint",
     "Checkpoints",
+    "DeltaFault",
     "Dictionary",
+    "Following",
     "Found",
     "Host",
     "KeyTable",
@@ -65,9 +76,11 @@ __all__ = [
     "Snapshot",
     "Tables",
     "carry",
+    "chain_note",
     "compact_keys",
     "csv_reader",
     "csv_sample",
+    "delta_records",
     "fit_svm",
     "frequent_itemsets",
     "hash_column",
@@ -76,8 +89,11 @@ __all__ = [
     "json_sample",
     "key_partition",
     "libsvm_reader",
+    "pack_changes",
     "platt",
     "simd_level",
+    "tell_changes",
     "text_reader",
+    "track_changes",
     "write_snapshot",
 ]

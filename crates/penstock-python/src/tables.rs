@@ -2,6 +2,7 @@
 
 mod config;
 mod cuts;
+mod delta;
 mod fault;
 mod rows;
 mod snapshot;
@@ -24,6 +25,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyFound>()?;
     fault::register(module)?;
     cuts::register(module)?;
+    delta::register(module)?;
     snapshot::register(module)
 }
 

@@ -41,6 +41,16 @@ impl Epoch {
         }
     }
 
+    /// Sets the bits of its rows.
+    fn add_to(&self, all: &mut [u64]) {
+        match &self.rows {
+            Frozen::Bits(bits) => all.iter_mut().zip(bits).for_each(|(all, &bits)| *all |= bits),
+            Frozen::List(rows) => rows
+                .iter()
+                .for_each(|&row| all[row as usize >> 6] |= 1 << (row & 63)),
+        }
+    }
+
     /// Hashes evicted in the epoch, in order.
     pub fn gone(&self) -> &[u64] {
         &self.gone
@@ -59,6 +69,8 @@ impl Epoch {
 pub struct Changes {
     /// Changed in the current epoch, one bit a row.
     bits: Vec<AtomicU64>,
+    /// Which words of `bits` were ever touched in it, one bit a word: so that ending an epoch reads no others.
+    touched: Vec<AtomicU64>,
     frozen: VecDeque<(u32, Arc<Epoch>)>,
     /// Evicted in the current epoch.
     gone: Vec<u64>,
@@ -80,6 +92,7 @@ impl Changes {
     pub fn at(epoch: u32, oldest: u32, frozen: VecDeque<(u32, Arc<Epoch>)>) -> Changes {
         Changes {
             bits: Vec::new(),
+            touched: Vec::new(),
             tombstones: frozen.iter().map(|(_, epoch)| epoch.gone.len()).sum(),
             frozen,
             gone: Vec::new(),
@@ -98,6 +111,8 @@ impl Changes {
         let words = (end as usize).div_ceil(64);
         if words > self.bits.len() {
             self.bits.resize_with(words, AtomicU64::default);
+            self.touched
+                .resize_with(words.div_ceil(64), AtomicU64::default);
         }
     }
 
@@ -112,6 +127,9 @@ impl Changes {
         let bit = 1 << (row & 63);
         let word = self.bits[row as usize >> 6].get_mut();
         let first = *word & bit == 0;
+        if *word == 0 {
+            *self.touched[row as usize >> 12].get_mut() |= 1 << (row >> 6 & 63);
+        }
         *word |= bit;
         first
     }
@@ -123,7 +141,10 @@ impl Changes {
         let word = &self.bits[row as usize >> 6];
         // Most rows that are found have been changed in this epoch before.
         if word.load(Ordering::Relaxed) & bit == 0 {
-            word.fetch_or(bit, Ordering::Relaxed);
+            let before = word.fetch_or(bit, Ordering::Relaxed);
+            if before == 0 {
+                self.touched[row as usize >> 12].fetch_or(1 << (row >> 6 & 63), Ordering::Relaxed);
+            }
         }
     }
 
@@ -156,26 +177,39 @@ impl Changes {
         Some(self.epoch)
     }
 
-    /// Ends the epoch: what it changed becomes a set of its own. Returns the words of bits that it was told by.
+    /// Ends the epoch: what it changed becomes a set of its own. Returns the words of bits that it was told by: those
+    /// that were touched, and one a 64 of all.
     pub fn freeze(&mut self) -> usize {
-        let words = self.bits.len();
-        let bits: Box<[u64]> = self
-            .bits
+        let touched: Vec<u64> = self
+            .touched
             .iter_mut()
             .map(|word| std::mem::take(word.get_mut()))
             .collect();
-        let changed: u32 = bits.iter().map(|word| word.count_ones()).sum();
-        let rows = if (changed as usize) * 2 < words {
-            Frozen::List(rows_of(&bits).collect())
+        let mut told = Vec::new();
+        for word in rows_of(&touched) {
+            let bits = std::mem::take(self.bits[word as usize].get_mut());
+            told.push((word, bits));
+        }
+        let changed: u32 = told.iter().map(|(_, bits)| bits.count_ones()).sum();
+        let rows = if (changed as usize) * 2 < self.bits.len() {
+            let each = told.iter().flat_map(|&(word, bits)| {
+                rows_of(std::slice::from_ref(&bits))
+                    .map(move |row| word << 6 | row)
+                    .collect::<Vec<_>>()
+            });
+            Frozen::List(each.collect())
         } else {
-            Frozen::Bits(bits)
+            let mut all = vec![0; self.bits.len()];
+            told.iter()
+                .for_each(|&(word, bits)| all[word as usize] = bits);
+            Frozen::Bits(all.into())
         };
         let mut gone = std::mem::take(&mut self.gone);
         gone.shrink_to_fit();
         self.frozen
             .push_back((self.epoch, Arc::new(Epoch { rows, gone })));
         self.epoch += 1;
-        words
+        touched.len() + told.len()
     }
 
     /// Forgets everything before `epoch`.
@@ -192,20 +226,33 @@ impl Changes {
         }
     }
 
+    /// As `rows_since`, but only what finished epochs changed: nothing is read for rows that none of them did.
+    pub fn finished_since(&self, since: u32) -> Vec<u32> {
+        let sets = || self.frozen.iter().filter(|(epoch, _)| *epoch >= since);
+        let lists = sets().map(|(_, set)| match &set.rows {
+            Frozen::List(rows) => Some(&**rows),
+            Frozen::Bits(_) => None,
+        });
+        let Some(lists) = lists.collect::<Option<Vec<_>>>() else {
+            // A set of bits is of at least half as many rows as there are words.
+            let mut all = vec![0; self.bits.len()];
+            sets().for_each(|(_, set)| set.add_to(&mut all));
+            return rows_of(&all).collect();
+        };
+        let mut rows = lists.concat();
+        if lists.len() > 1 {
+            rows.sort_unstable();
+            rows.dedup();
+        }
+        rows
+    }
+
     /// The numbers of rows changed in `since` or later, ascending, each once. Rows that went since may be among them.
     pub fn rows_since(&self, since: u32) -> Vec<u32> {
         let now = self.bits.iter().map(|word| word.load(Ordering::Relaxed));
         let mut all: Vec<u64> = now.collect();
         for (_, set) in self.frozen.iter().filter(|(epoch, _)| *epoch >= since) {
-            match &set.rows {
-                Frozen::Bits(bits) => all
-                    .iter_mut()
-                    .zip(bits)
-                    .for_each(|(all, &bits)| *all |= bits),
-                Frozen::List(rows) => rows
-                    .iter()
-                    .for_each(|&row| all[row as usize >> 6] |= 1 << (row & 63)),
-            }
+            set.add_to(&mut all);
         }
         rows_of(&all).collect()
     }
@@ -220,7 +267,7 @@ impl Changes {
 
     pub fn bytes(&self) -> u64 {
         let sets = self.frozen.iter().map(|(_, set)| set.bytes());
-        (self.bits.capacity() * 8 + self.gone.capacity() * 8 + sets.sum::<usize>()) as u64
+        ((self.bits.capacity() + self.touched.capacity()) * 8 + self.gone.capacity() * 8 + sets.sum::<usize>()) as u64
     }
 }
 

@@ -103,16 +103,39 @@ impl Table {
         self.forget(needed.min(self.clock.epoch).max(bound));
     }
 
+    /// Where a consumer's changes begin; None: nobody of that name is registered.
+    pub fn told(&self, consumer: &str) -> Option<u32> {
+        self.consumers.get(consumer).copied()
+    }
+
     /// Every key changed in epoch `since` or later, once, by its newest operation; shard by shard.
-    pub fn changes(&self, since: u32, mut each: impl FnMut(Change)) -> Result<()> {
+    pub fn changes(&self, since: u32, each: impl FnMut(Change)) -> Result<()> {
+        self.told_by(since, |changes| changes.rows_since(since), each)
+            .map(drop)
+    }
+
+    /// As `changes`, of a table whose epoch has just ended: reads only what finished epochs changed, and returns how many
+    /// rows those were.
+    pub(crate) fn finished_changes(&self, since: u32, each: impl FnMut(Change)) -> Result<u64> {
+        self.told_by(since, |changes| changes.finished_since(since), each)
+    }
+
+    fn told_by(
+        &self,
+        since: u32,
+        rows: impl Fn(&Changes) -> Vec<u32>,
+        mut each: impl FnMut(Change),
+    ) -> Result<u64> {
         if since < self.clock.oldest {
             return Err(TableError::FullSnapshotNeeded {
                 epoch: since,
                 oldest: self.clock.oldest,
             });
         }
+        let mut visited = 0;
         for shard in &self.shards {
-            for number in shard.changes.rows_since(since) {
+            for number in rows(&shard.changes) {
+                visited += 1;
                 let row = shard.rows.row(&self.shared.layout, number);
                 // SAFETY: a row that was allocated; the shards are borrowed, so nobody writes.
                 let locator = unsafe { row.get(LOCATOR) };
@@ -127,7 +150,7 @@ impl Table {
                 }
             }
         }
-        Ok(())
+        Ok(visited)
     }
 
     /// Tombstones kept.

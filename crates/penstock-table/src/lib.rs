@@ -9,6 +9,7 @@ mod changes;
 mod checkpoint;
 mod config;
 mod cut;
+pub mod delta;
 mod epochs;
 mod error;
 mod found;

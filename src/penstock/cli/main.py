@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "serve": ("penstock.cli.serve:serve", "Serve models over REST and gRPC (Open Inference Protocol v2)."),
     "release": ("penstock.cli.release:release", "Canary, shadow, promote, roll back what a host serves."),
-    "online": ("penstock.cli.online:online", "The closed loop: join feedback, learn as it comes, publish."),
+    "online": ("penstock.cli.online:online", "The closed loop: join feedback, learn as it comes, publish, roll back."),
     "table": (
         "penstock.cli.table:table",
         "Look into embedding tables: counts, histograms, heaviest keys, differences.",

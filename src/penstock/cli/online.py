@@ -1,4 +1,4 @@
-"""`penstock online`: the commands of the closed loop, each imported when it is called."""
+"""`penstock online`: samples from behaviour, models that learn from them, and what is served of both."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from penstock.cli.lazy import LazyGroup
 
 COMMANDS = {
     "join": ("penstock.cli.online_join:join", "Join impressions with feedback into a topic of samples."),
+    "run": ("penstock.cli.online_run:run", "Train a model on a topic of samples, without an end."),
+    "rollback": ("penstock.cli.online_run:rollback", "Go back to an earlier version of the loop."),
+    "status": ("penstock.cli.online_run:status", "Who trains a model, and the versions a loop can go back to."),
 }
 
 
-@click.command(cls=LazyGroup, lazy=COMMANDS)
+@click.group(cls=LazyGroup, lazy=COMMANDS, epilog="Example:  penstock online run loop.toml")
 def online() -> None:
-    """The closed loop: what users do now changes what is served seconds later."""
+    """The closed loop: feedback becomes samples, samples become weights, weights are served."""

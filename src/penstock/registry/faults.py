@@ -35,3 +35,11 @@ class ConversionError(PenstockError):
 
 class ProofError(PenstockError):
     """What would be served does not score as the original does (REG020)."""
+
+
+class LeaseHeld(RequestError):
+    """Another trainer holds the model's lease (LIVE010)."""
+
+
+class Superseded(PenstockError):
+    """A later generation of the model has begun: this one may write nothing any more (LIVE011)."""

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from penstock.data.stores import local_path
 from penstock.errors import RequestError
-from penstock.registry import aliases, bundles, pushing, rows, settings, versions
+from penstock.registry import aliases, bundles, generations, pushing, rows, settings, versions
 from penstock.registry.blobs import Blobs
 from penstock.registry.cache import Cache, Held
 from penstock.registry.database import Database
@@ -189,9 +189,12 @@ class Registry:
 
     # --- aliases, pins, leases ---
 
-    def alias(self, name: str, alias: str, why: str = "") -> Version:
-        """Let `alias` name the version behind `name`."""
+    def alias(self, name: str, alias: str, why: str = "", generation: int = 0) -> Version:
+        """Let `alias` name the version behind `name`. With `generation`, of a model that learns online: raises
+        `Superseded` (LIVE011) where a later one has begun."""
         with self.database.write() as db:
+            if generation:
+                generations.require(db, parse(name).model, generation)
             return aliases.move(db, parse(name), alias, why)
 
     def drop_alias(self, model: str, alias: str, why: str = "") -> None:

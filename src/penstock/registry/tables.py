@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 
 #: The revision that these tables are of; a test holds it equal to the head of the migrations.
-HEAD = "0002"
+HEAD = "0003"
 
 metadata = MetaData()
 
@@ -110,5 +110,15 @@ leases = Table(
     Column("holder", String, primary_key=True),
     Column("model", String(64), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("until", Float, nullable=False),
+)
+
+#: Models that learn online. `generation` only rises: whoever holds a lower one may write nothing. `until`: the lease.
+generations = Table(
+    "generations",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("owner", String, nullable=False),
     Column("until", Float, nullable=False),
 )

@@ -144,7 +144,7 @@ class Deep(Trainer):
         )  # fmt: skip
         settings = self._settings(inputs, context)
         log = self._log if self.tensorboard else None
-        encoder, fitted = fit(task, self._parameters(context), settings, context, context.kept, log)
+        encoder, fitted = fit(task, self.built_as(self._threads(context)), settings, context, context.kept, log)
         return self._bundled(encoder, fitted, plan, schema, context, checks.parent_of(self.start, inputs))
 
     def _log(self, samples: int) -> ScalarLog:
@@ -152,28 +152,34 @@ class Deep(Trainer):
 
         return ScalarLog(Path(self.tensorboard.removeprefix("file://")), samples or None)
 
-    def _parameters(self, context: RunContext) -> Parameters:
+    def built_as(self, threads: int) -> Parameters:
+        """The model that the step describes."""
         from penstock.training.deep.building import Parameters
 
         return Parameters(
             self.model, self.dim, self.hidden, self.dropout, self.pooling, self.history, dict(self.shared),
             self.optimizer, self.rate, self.l2, self.embedding_optimizer, self.embedding_rate, self.min_count, self.ttl,
-            None, self.seed, self._threads(context),
+            None, self.seed, threads,
         )  # fmt: skip
 
     def _settings(self, inputs: Mapping[str, Any], context: RunContext) -> Settings:
-        from penstock.training.deep.schedule import Schedule
-        from penstock.training.deep.trainer import Settings
-
         total = 0
         if self.schedule in ("cosine", "linear"):
             import polars as pl
 
             total = int(context.collect(inputs[self.from_].select(pl.len())).item()) * self.epochs
+        return self.trained_as(self._threads(context), total=total, deterministic=self.deterministic)
+
+    def trained_as(self, threads: int, *, total: int = 0, deterministic: bool) -> Settings:
+        """How the step trains it. `total`: samples in all, for schedules that end; without it rates stay as they are
+        after warming up."""
+        from penstock.training.deep.schedule import Schedule
+        from penstock.training.deep.trainer import Settings
+
+        kind = self.schedule if total or self.schedule == "inverse_sqrt" else "constant"
         return Settings(
             self.epochs, self.accumulate, self.bf16, self.clip_norm, self.patience,
-            Schedule(self.schedule, self.warmup, total), self.deterministic, self._threads(context),
-            self.checkpoint_every,
+            Schedule(kind, self.warmup, total), deterministic, threads, self.checkpoint_every,
         )  # fmt: skip
 
     def _faults(self, inputs: Mapping[str, Info], context: CheckContext) -> list[Fault]:

@@ -99,6 +99,11 @@ def run(tmp_path: Path) -> Runner:
 
 
 @pytest.fixture(scope="session")
+def runner() -> type[Runner]:
+    return Runner
+
+
+@pytest.fixture(scope="session")
 def rows() -> Callable[..., pl.DataFrame]:
     """Rows whose label depends on a number, a category crossed with it, and keys."""
 

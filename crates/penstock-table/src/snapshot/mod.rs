@@ -18,6 +18,7 @@ use crate::hash::BUCKET_BITS;
 use crate::store::Store;
 
 pub(crate) use find::Found;
+pub(crate) use pool::{Served, pool_served};
 pub use read::Snapshot;
 pub use table::SnapshotTable;
 use write::Encoding;

@@ -60,7 +60,7 @@ pub struct Snapshot {
     pub(super) tables: Vec<SnapshotTable>,
     slots: BTreeMap<u32, (usize, Keys)>,
     plan: String,
-    pub(super) lookups: Lookups,
+    pub(crate) lookups: Lookups,
 }
 
 impl Snapshot {

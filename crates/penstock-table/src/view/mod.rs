@@ -1,22 +1,28 @@
 //! A serving view: a mapped snapshot with rows and tombstones laid over it (ADR 0032).
 //!
 //! Readers share it and take no lock. One delta is applied at a time; a lookup sees each row whole, before or after it.
+//! Whoever must see a delta whole has two views and lets readers have the one that nobody writes (penstock-serve).
 
 mod overlay;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::artefact::{ArtefactError, Result};
+use crate::delta::Block;
 use crate::epochs::Change;
 use crate::hash::mix;
 use crate::lookup::BLOCK;
-use crate::snapshot::{Found, Snapshot};
+use crate::pool::{Bag, Pooling, Rows};
+use crate::snapshot::{Found, Served, Snapshot, pool_served};
+use crate::store::Keys;
 use crate::table::check;
 use overlay::{Laid, Overlay};
 
 pub struct View {
     snapshot: Arc<Snapshot>,
     overlays: Vec<Overlay>,
+    /// Whoever holds it applies a delta.
+    applying: Mutex<()>,
 }
 
 impl View {
@@ -32,6 +38,7 @@ impl View {
         });
         Ok(View {
             overlays: overlays.collect::<Result<_>>()?,
+            applying: Mutex::new(()),
             snapshot,
         })
     }
@@ -42,33 +49,85 @@ impl View {
 
     /// Lays a delta over table `table`: all of it, or nothing and an error if it does not fit.
     pub fn apply(&self, table: usize, delta: &[Change]) -> Result<()> {
-        let held = &self.snapshot.tables()[table];
         for change in delta {
             if let Change::Row(_, row) = change {
-                check("values", row.values.len(), held.dim)?;
+                let dim = self.snapshot.tables()[table].dim;
+                check("values", row.values.len(), dim)?;
             }
         }
-        let overlay = &self.overlays[table];
-        let mut writer = overlay.writer();
-        let absent = |hash| matches!(self.snapshot.find(table, hash), Ok(Found::Absent));
-        let new = delta.iter().filter(|change| match change {
-            Change::Row(key, _) | Change::Gone(key) => !overlay.has(mix(*key)),
+        let _applying = self.applying();
+        let keys = delta.iter().map(|change| match change {
+            Change::Row(key, _) | Change::Gone(key) => (table, *key),
         });
-        if new.count() > overlay.room(&writer) {
-            return Err(ArtefactError::OverlayFull {
-                table: held.name.clone(),
-                rows: overlay.capacity() as u64,
-            });
-        }
+        self.check_room(keys)?;
         for change in delta {
             match change {
-                Change::Row(key, row) => overlay.lay(&mut writer, mix(*key), Some(&row.values)),
-                // What is in neither place is gone already.
-                Change::Gone(key) if !overlay.has(mix(*key)) && absent(mix(*key)) => {}
-                Change::Gone(key) => overlay.lay(&mut writer, mix(*key), None),
+                Change::Row(key, row) => self.lay(table, *key, &row.values),
+                Change::Gone(key) => self.bury(table, *key),
             }
         }
         Ok(())
+    }
+
+    /// Lays the parts of a delta over the tables: all of it, or nothing and an error if it does not fit.
+    pub fn apply_blocks(&self, blocks: &[Block]) -> Result<()> {
+        for block in blocks {
+            let held = self.snapshot.tables().get(block.table);
+            let dim = held.map_or(0, |held| held.dim);
+            check("values", block.dim, dim)?;
+        }
+        let _applying = self.applying();
+        fn keys<'a>(block: &Block<'a>) -> impl Iterator<Item = (usize, u64)> + use<'a> {
+            let table = block.table;
+            let all = block.keys().chain(block.gone());
+            all.map(move |key| (table, key))
+        }
+        self.check_room(blocks.iter().flat_map(keys))?;
+        let mut row = vec![];
+        for block in blocks {
+            row.resize(block.dim, 0.0);
+            for (number, key) in block.keys().enumerate() {
+                block.load(number, &mut row);
+                self.lay(block.table, key, &row);
+            }
+            block.gone().for_each(|key| self.bury(block.table, key));
+        }
+        Ok(())
+    }
+
+    fn applying(&self) -> MutexGuard<'_, ()> {
+        self.applying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is not laid over yet of these (table, key) fits.
+    fn check_room(&self, keys: impl Iterator<Item = (usize, u64)>) -> Result<()> {
+        let mut new = vec![0; self.overlays.len()];
+        for (table, key) in keys {
+            new[table] += usize::from(!self.overlays[table].has(mix(key)));
+        }
+        for (table, (overlay, new)) in self.overlays.iter().zip(new).enumerate() {
+            if new > overlay.room(&overlay.writer()) {
+                return Err(ArtefactError::OverlayFull {
+                    table: self.snapshot.tables()[table].name.clone(),
+                    rows: overlay.capacity() as u64,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn lay(&self, table: usize, key: u64, values: &[f32]) {
+        let overlay = &self.overlays[table];
+        overlay.lay(&mut overlay.writer(), mix(key), Some(values));
+    }
+
+    fn bury(&self, table: usize, key: u64) {
+        let (overlay, hash) = (&self.overlays[table], mix(key));
+        // What is in neither place is gone already.
+        let absent = || matches!(self.snapshot.find(table, hash), Ok(Found::Absent));
+        if overlay.has(hash) || !absent() {
+            overlay.lay(&mut overlay.writer(), hash, None);
+        }
     }
 
     /// Rows and tombstones laid over table `table`, and how many fit.
@@ -115,6 +174,95 @@ impl View {
                 }
             }
         }
+        self.snapshot.lookups.add(found, keys.len());
         Ok(found)
+    }
+
+    /// As `Snapshot::pool`: with its bits where nothing is laid over, and with those of the table from which what is
+    /// was taken.
+    pub fn pool(
+        &self,
+        bags: &[Bag],
+        pooling: Pooling,
+        threads: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        pool_served(self, bags, pooling, threads, out)
+    }
+}
+
+/// Where a row is: laid over, or in the snapshot.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    Over(u32),
+    Below(Found),
+}
+
+impl Rows for View {
+    type Error = ArtefactError;
+
+    fn dim(&self, slot: u32) -> Result<usize> {
+        self.snapshot.dim(slot)
+    }
+
+    fn mask(&self, slot: u32) -> Result<u64> {
+        self.snapshot.mask(slot)
+    }
+
+    fn read(
+        &self,
+        slot: u32,
+        keys: &[u64],
+        out: &mut [f32],
+        _: &mut [u32],
+        _: bool,
+    ) -> Result<u64> {
+        self.lookup(slot, keys, out).map(|_| 0)
+    }
+}
+
+impl Served for View {
+    type Place = Place;
+    const NOWHERE: Place = Place::Below(Found::Absent);
+
+    fn slot_of(&self, slot: u32) -> Result<(usize, Keys)> {
+        self.snapshot.slot(slot)
+    }
+
+    #[inline(always)]
+    fn announce_hash(&self, table: usize, hash: u64) {
+        self.overlays[table].prefetch(hash);
+        self.snapshot.announce(table, hash);
+    }
+
+    #[inline(always)]
+    fn ask_for(&self, table: usize, hash: u64) {
+        self.snapshot.prefetch(table, hash);
+    }
+
+    #[inline(always)]
+    fn place_of(&self, table: usize, hash: u64) -> Result<(Place, bool)> {
+        let overlay = &self.overlays[table];
+        if let Some(number) = overlay.number_of(hash) {
+            return Ok((Place::Over(number), overlay.is_row(number)));
+        }
+        let found = self.snapshot.find(table, hash)?;
+        Ok((Place::Below(found), found != Found::Absent))
+    }
+
+    #[inline(always)]
+    fn load_from(&self, table: usize, hash: u64, place: Place, out: &mut [f32]) {
+        match place {
+            Place::Over(number) => {
+                if self.overlays[table].read_at(number, out) != Laid::Row {
+                    self.snapshot.tables()[table].missing(hash, out);
+                }
+            }
+            Place::Below(found) => self.snapshot.load(table, hash, found, out),
+        }
+    }
+
+    fn count(&self, found: usize, asked: usize) {
+        self.snapshot.lookups.add(found, asked);
     }
 }

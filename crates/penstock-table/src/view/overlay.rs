@@ -118,12 +118,38 @@ impl Overlay {
         self.find(hash).is_ok()
     }
 
+    /// The number of what lies over a hash: it stays where it is.
+    #[inline(always)]
+    pub fn number_of(&self, hash: u64) -> Option<u32> {
+        let row = self.find(hash).ok()?;
+        prefetch(row.as_ptr_range().end.wrapping_sub(1).cast::<u8>());
+        let first = self.rows.base().cast::<AtomicU32>();
+        Some(((row.as_ptr() as usize - first as usize) / (4 * self.stride)) as u32)
+    }
+
     /// What lies over a hash; its values into `out` if it is a row.
     #[inline(always)]
     pub fn read(&self, hash: u64, out: &mut [f32]) -> Laid {
-        let Ok(row) = self.find(hash) else {
-            return Laid::Nothing;
-        };
+        match self.find(hash) {
+            Ok(row) => self.load(row, out),
+            Err(_) => Laid::Nothing,
+        }
+    }
+
+    /// The same by its number.
+    #[inline(always)]
+    pub fn read_at(&self, number: u32, out: &mut [f32]) -> Laid {
+        self.load(self.row(number as usize), out)
+    }
+
+    /// Whether a number's row is one, and no tombstone.
+    #[inline(always)]
+    pub fn is_row(&self, number: u32) -> bool {
+        self.row(number as usize)[1].load(Ordering::Relaxed) == ROW
+    }
+
+    #[inline(always)]
+    fn load(&self, row: &[AtomicU32], out: &mut [f32]) -> Laid {
         loop {
             let before = row[0].load(Ordering::Acquire);
             if before & 1 == 0 {

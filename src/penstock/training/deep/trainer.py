@@ -6,8 +6,6 @@ the same rows give the same weights to the bit, whether or not the run was kille
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import math
 import time
@@ -16,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from penstock import native
 from penstock.training.checkpoints import Checkpoints, OpenCut
 from penstock.training.deep.batches import Rows
+from penstock.training.deep.machine import determined, machine, told
 from penstock.training.deep.reading import Reading
 from penstock.training.deep.schedule import Schedule
 from penstock.training.deep.state import pack, unpack
@@ -136,7 +135,7 @@ class Trainer:
         Raises `LabelError` and `InputError` for rows that cannot be learnt from, `LearningError` naming the batch whose
         gradients are not finite: nothing of it has been applied.
         """
-        with _determined(self.settings):
+        with determined(self.settings.threads, deterministic=self.settings.deterministic):
             resumed = self._resume(checkpoints) if checkpoints else 0
             self._log = self._open_log(self.position.seen) if self._open_log else None
             self._began = time.monotonic()
@@ -148,7 +147,7 @@ class Trainer:
                     self._judge(valid)
                     self._next_epoch(valid is not None)
                     if checkpoints and not self.position.finished:
-                        checkpoints.save(self._sections())
+                        checkpoints.save(self.sections())
                 if not valid:
                     self._keep(self.position.best_epoch, 0)
             finally:
@@ -168,6 +167,19 @@ class Trainer:
         finally:
             self.model.train()
 
+    def learn(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """Learn from one batch in one step, for whoever reads by himself; returns the scores before it, float64 [rows].
+
+        Weights may be negative: such rows act with minus their gradient. Raises `LearningError`, as `fit` does; nothing
+        of the batch has been applied then.
+        """
+        self.model.train()
+        logits = self._learn(rows, 1.0)
+        self.position.row += rows.count
+        self.position.seen += rows.count
+        self._step(rows, 1.0)
+        return torch.sigmoid(logits.double()).numpy()
+
     # --- one epoch ---
 
     def _epoch(self, reading: Reading, checkpoints: Checkpoints | None) -> None:
@@ -177,7 +189,10 @@ class Trainer:
         self.model.train()
         for rows in reading.batches(place.epoch, place.row):
             taken.append(rows.count)
-            self._learn(rows, rows.count / taken[0])
+            logits = self._learn(rows, rows.count / taken[0])
+            if place.epoch == 1:  # later epochs have seen their rows: such scores would flatter
+                assert rows.labels is not None
+                self.metrics.update(rows.labels, torch.sigmoid(logits.double()).numpy(), rows.weights)
             place.row += rows.count
             place.seen += rows.count
             place.ones += int(rows.labels.sum()) if rows.labels is not None else 0
@@ -202,19 +217,18 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16):
             return self.model(rows.bags, numbers).float()  # type: ignore[no-any-return]
 
-    def _learn(self, rows: Rows, share: float) -> None:
-        """Stage a batch's gradients; `share`: how many rows it has to one of the first batch of its step."""
+    def _learn(self, rows: Rows, share: float) -> torch.Tensor:
+        """Stage a batch's gradients; `share`: how many rows it has to one of the first batch of its step. Returns the
+        logits."""
         assert rows.labels is not None
         logits = self._logits(rows)
         loss = self._loss(logits, rows)
         if not math.isfinite(loss.item()):
             self._refuse(rows, f"the loss is {loss.item()}")
         (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
-        if self.position.epoch == 1:  # later epochs have seen their rows: such scores would flatter
-            scores = torch.sigmoid(logits.detach().double()).numpy()
-            self.metrics.update(rows.labels, scores, rows.weights)
         empty = {slot: int((np.diff(bag.offsets) == 0).sum()) for slot, bag in rows.bags.items()}
         self.missing.update(rows.count, empty)
+        return logits.detach()
 
     def _step(self, rows: Rows, share: float) -> None:
         """Apply what is staged; `share`: of the step's rows, those of its first batch, by which gradients are means."""
@@ -290,7 +304,7 @@ class Trainer:
             if self._cut.write(ROWS_A_BATCH):
                 self._finish_cut(checkpoints)
         elif self.position.seen >= next_cut:
-            self._cut = checkpoints.prepare(self._sections())
+            self._cut = checkpoints.prepare(self.sections())
             return self.position.seen + self.settings.checkpoint_every
         return next_cut
 
@@ -300,7 +314,8 @@ class Trainer:
             self._cut = None
             checkpoints.prune()
 
-    def _sections(self) -> dict[str, bytes]:
+    def sections(self) -> dict[str, bytes]:
+        """All that a cut needs beside the tables' rows: `restore` takes it."""
         return {
             "position": json.dumps(vars(self.position)).encode(),
             "dense": pack(self.model.state_dict()),
@@ -316,6 +331,17 @@ class Trainer:
         sections = checkpoints.resume()
         if sections is None:
             return 0
+        self.restore(sections)
+        place = self.position
+        self._tell_of(f"going on at row {place.row:,} of epoch {place.epoch}, from a checkpoint", place.row)
+        self._told_rows = place.seen
+        return place.seen
+
+    def restore(self, sections: Mapping[str, bytes]) -> None:
+        """Go on from what `sections` gave; the tables' rows are put back by whoever has them.
+
+        Raises `LearningError` in deterministic mode where the machine is another.
+        """
         before, now = json.loads(sections["machine"]), machine()
         if self.settings.deterministic and before != now:
             said = f"the checkpoint was written on a machine of {told(before)}, and this one has {told(now)}"
@@ -330,10 +356,6 @@ class Trainer:
         torch.set_rng_state(unpack(sections["random"]))
         self.metrics = StreamingMetrics.restore(sections["metrics"])
         self.missing = MissingRates.restore(sections["missing"])
-        place = self.position
-        self._tell_of(f"going on at row {place.row:,} of epoch {place.epoch}, from a checkpoint", place.row)
-        self._told_rows = place.seen
-        return place.seen
 
     # --- telling ---
 
@@ -360,37 +382,6 @@ class Trainer:
             self._log.add(place.seen, {**found, "samples_per_second": rate, **sizes, **missing})
 
 
-def machine() -> dict[str, str]:
-    """What a sum's last bits depend on beside the program."""
-    return {
-        "tables": native.simd_level(),
-        "torch_simd": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    }
-
-
-def told(machine: Mapping[str, str]) -> str:
-    return f"torch {machine['torch']} ({machine['torch_simd']}) and tables' {machine['tables']}"
-
-
 def _keyed(state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state dict as torch takes it back."""
     return {"state": state["state"], "param_groups": state["param_groups"]}
-
-
-@contextlib.contextmanager
-def _determined(settings: Settings) -> Iterator[None]:
-    """torch's threads and switches for a run, and the garbage collector's; as they were after it."""
-    threads, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    # What is there by now stays: collections would walk through all of torch's modules every few batches, for nothing.
-    gc.collect()
-    gc.freeze()
-    wanted = 1 if settings.deterministic else settings.threads or threads
-    torch.set_num_threads(wanted)
-    torch.use_deterministic_algorithms(settings.deterministic or was)
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was)

@@ -1,0 +1,117 @@
+"""TOML files as frozen settings: read once, checked by a Pydantic model, every problem with its line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from penstock.data.toml_lines import line_of, lines_of
+from penstock.errors import Problem, ProblemsFound, did_you_mean
+
+MOST_BYTES = 4 << 20
+
+
+class Part(BaseModel):
+    """A table of such a file: nothing unknown in it, nothing of another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+M = TypeVar("M", bound=Part)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The error codes of one kind of file, and the page that shows one."""
+
+    unreadable: str
+    unknown: str
+    wrong: str
+    missing: str
+    page: str
+
+
+@dataclass(frozen=True)
+class TomlFile(Generic[M]):
+    """A file that was read. Relative paths in it start at its folder."""
+
+    path: Path
+    document: M
+    lines: Mapping[tuple[str | int, ...], int]
+
+    def at(self, given: str) -> Path:
+        return (self.path.parent / Path(given).expanduser()).absolute()
+
+    def problem(self, path: tuple[str | int, ...], code: str, message: str, hint: str = "") -> Problem:
+        return Problem(str(self.path), line_of(dict(self.lines), path), code, message, hint)
+
+
+def read(path: Path, kind: type[M], codes: Codes) -> TomlFile[M]:
+    """Read a file as a `kind`. Raises `ProblemsFound` with everything that is wrong with it."""
+    path = path.absolute()
+    try:
+        data = path.read_bytes()
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it has {len(data):,} bytes")
+        text = data.decode()
+        values = tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else 0
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        hint = f"{codes.page} shows one"
+        raise ProblemsFound([Problem(str(path), line, codes.unreadable, f"it cannot be read: {said}", hint)]) from None
+    lines = lines_of(text)
+    try:
+        document = kind.model_validate(values)
+    except ValidationError as error:
+        raise ProblemsFound(
+            Problem(str(path), line_of(dict(lines), fault["loc"]), *_told(kind, fault, codes))
+            for fault in error.errors()
+        ) from None
+    return TomlFile(path, document, lines)
+
+
+def _told(kind: type[Part], fault: Any, codes: Codes) -> tuple[str, str, str]:
+    """Code, message, hint."""
+    at = fault["loc"]
+    dotted = ".".join(str(step) for step in at)
+    if fault["type"] == "extra_forbidden":
+        known = sorted(_names(_part(kind, at[:-1])))
+        return (
+            codes.unknown,
+            f"'{dotted}' is no setting",
+            did_you_mean(str(at[-1]), known, f"known: {', '.join(known)}"),
+        )
+    if fault["type"] == "missing":
+        return codes.missing, f"'{dotted}' is missing", f"{codes.page} says what it is"
+    said = fault["msg"].removeprefix("Value error, ")
+    shown = f"{dotted} = {fault['input']!r}: " if dotted else ""
+    return codes.wrong, f"{shown}{said[:1].lower()}{said[1:]}", ""
+
+
+def _names(part: type[BaseModel] | None) -> list[str]:
+    return [field.alias or name for name, field in part.model_fields.items()] if part else []
+
+
+def _part(kind: type[BaseModel], at: tuple[str | int, ...]) -> type[BaseModel] | None:
+    part: type[BaseModel] | None = kind
+    for step in at:
+        if part is None:
+            return None
+        field = next((f for name, f in part.model_fields.items() if step in (name, f.alias)), None)
+        part = _inner(field.annotation) if field else None
+    return part
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(each for each in get_args(annotation) if each is not NoneType)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
