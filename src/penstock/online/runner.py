@@ -205,9 +205,7 @@ class Runner:
         )
 
     def _status(self, state: State, inputs: Inputs, outputs: Outputs, frontier: int) -> dict[str, Any]:
-        lags = {
-            f"{one.source}/{one.number}": one.topic.end(one.number) - one.position for one in inputs.partitions
-        }
+        lags = {f"{one.source}/{one.number}": one.topic.end(one.number) - one.position for one in inputs.partitions}
         return {
             "state": "joining",
             "frontier_ms": frontier,
