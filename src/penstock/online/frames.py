@@ -116,7 +116,7 @@ def _feedback(done: pl.LazyFrame, named: Columns, terms: Terms) -> pl.LazyFrame:
 
 
 def _matched(feedback: pl.LazyFrame, impressions: pl.LazyFrame, terms: Terms) -> pl.LazyFrame:
-    """The first feedback of each kind that counts, an impression each: _row, _emit, _number, _more, _given, _revision."""
+    """The first feedback of each kind that counts, by impression: _row, _emit, _number, _more, _given, _revision."""
     import polars as pl
 
     one = impressions.select("_row", "_id", "_time_ms", "_happens", "_close").sort("_happens")
@@ -164,7 +164,7 @@ def _matched(feedback: pl.LazyFrame, impressions: pl.LazyFrame, terms: Terms) ->
         (pl.col("_number") == number).cast(pl.Int8).cum_max().over("_row").alias(f"_label_{kind.name}")
         for number, kind in enumerate(terms.kinds)
     ]
-    return found.with_columns(_revision=changed.cum_sum().over("_row"), *seen)
+    return found.with_columns(changed.cum_sum().over("_row").alias("_revision"), *seen)
 
 
 def _at_once(impressions: pl.LazyFrame, matched: pl.LazyFrame, terms: Terms, labels: list[str]) -> pl.LazyFrame:

@@ -79,7 +79,7 @@ terms = st.builds(
 
 
 def brute(events: list[Event], terms: Terms) -> list[tuple[object, ...]]:
-    """By definition: for each impression that counts, look through all feedback. (emit, id, kind, revision, label, weight)"""
+    """By definition, each impression against all feedback: (emit, id, kind, revision, label, weight) of samples."""
     shown: list[tuple[int, bytes, int, float, bool]] = []
     open_ms = max(kind.window_ms for kind in terms.kinds) + terms.lateness_ms
     for happens, kind, id, *rest in events:

@@ -1,4 +1,4 @@
-"""The join as its operators meet it: bad records, clocks that are wrong, topics and disks that fail, files that change."""
+"""The join as its operators meet it: bad records, wrong clocks, topics and disks that fail, files that change."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_disk_or_broker_that_fails_is_waited_for_and_nothing_is_doubled(
     full = StreamError("out: the disk is full", "make room", "STRM011")
     away = Unreachable("out", "appending", 120, "gone")
     failures = [full, away, full]
-    real: Callable[..., Any] = getattr(outputs.Outputs, "append") if where == "append" else runner.Runner._commit
+    real: Callable[..., Any] = outputs.Outputs.append if where == "append" else runner.Runner._commit
 
     def failing(*arguments: Any, **named: Any) -> Any:
         found = real(*arguments, **named) if where == "append" else None
