@@ -1,8 +1,8 @@
 """A partition's clock: how late it is there, by nothing but the times its writers stamped on records and ticks.
 
 A record happens, for the join, when its partition's clock has come to it: at the latest time stamped so far. A stamp
-further ahead than `jump_ms` may be a broken clock, or the first after a night without records. It is held, and moves the
-clock only when most of what comes agrees; a tick, which says nothing but the time, is believed at once.
+further ahead than `jump_ms` may be a broken clock, or the first after a night without records. It is held, and moves
+the clock only when most of what comes agrees; a tick, which says nothing but the time, is believed at once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def ticked(clock: Clock, time_ms: int, jump_ms: int) -> Step:
 def stepped(clock: Clock, record: Record, jump_ms: int) -> Step:
     """The clock after a record: decided at once where nothing is held and its stamp is within reach."""
     now, stamp = clock.now_ms, record.time_ms
-    if not clock.held and 0 <= now and stamp <= now + jump_ms:
+    if not clock.held and now >= 0 and stamp <= now + jump_ms:
         if stamp > now:
             clock, now = Clock(stamp), stamp
         return Step(clock, [(now, record)], [])

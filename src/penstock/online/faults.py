@@ -12,9 +12,7 @@ class StateError(PenstockError):
 
 
 def not_read(path: Path, said: str) -> RequestError:
-    return RequestError(
-        f"{path} cannot be read: {said}", "docs/samples-from-behaviour.md shows a join file", "JOIN001"
-    )
+    return RequestError(f"{path} cannot be read: {said}", "docs/samples-from-behaviour.md shows a join file", "JOIN001")
 
 
 def in_use(folder: Path) -> StateError:

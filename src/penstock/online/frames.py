@@ -116,7 +116,7 @@ def _feedback(done: pl.LazyFrame, named: Columns, terms: Terms) -> pl.LazyFrame:
 
 
 def _matched(feedback: pl.LazyFrame, impressions: pl.LazyFrame, terms: Terms) -> pl.LazyFrame:
-    """The first feedback of each kind that counts, an impression each: _row, _emit, _number, _more, _given, _revision."""
+    """The first feedback of each kind that counts, by impression: _row, _emit, _number, _more, _given, _revision."""
     import polars as pl
 
     one = impressions.select("_row", "_id", "_time_ms", "_happens", "_close").sort("_happens")
@@ -127,8 +127,19 @@ def _matched(feedback: pl.LazyFrame, impressions: pl.LazyFrame, terms: Terms) ->
     )
     inside = pl.col("_close").is_not_null() & (pl.col("_when") <= pl.col("_close"))
     ways["open"] = open_.filter(inside)
-    before = open_.filter(~inside).select("_id", "_number", "_own", "_when", "_value").sort("_when").join_asof(
-        one, left_on="_when", right_on="_happens", by="_id", strategy="forward", coalesce=False, check_sortedness=False
+    before = (
+        open_.filter(~inside)
+        .select("_id", "_number", "_own", "_when", "_value")
+        .sort("_when")
+        .join_asof(
+            one,
+            left_on="_when",
+            right_on="_happens",
+            by="_id",
+            strategy="forward",
+            coalesce=False,
+            check_sortedness=False,
+        )
     )
     ways["orphans"] = before.filter(pl.col("_when") + terms.lateness_ms >= pl.col("_happens"))
     found = pl.concat(list(ways.values()), how="diagonal")
@@ -153,12 +164,10 @@ def _matched(feedback: pl.LazyFrame, impressions: pl.LazyFrame, terms: Terms) ->
         (pl.col("_number") == number).cast(pl.Int8).cum_max().over("_row").alias(f"_label_{kind.name}")
         for number, kind in enumerate(terms.kinds)
     ]
-    return found.with_columns(_revision=changed.cum_sum().over("_row"), *seen)
+    return found.with_columns(changed.cum_sum().over("_row").alias("_revision"), *seen)
 
 
-def _at_once(
-    impressions: pl.LazyFrame, matched: pl.LazyFrame, terms: Terms, labels: list[str]
-) -> pl.LazyFrame:
+def _at_once(impressions: pl.LazyFrame, matched: pl.LazyFrame, terms: Terms, labels: list[str]) -> pl.LazyFrame:
     import polars as pl
 
     fake = terms.weighting == "fake_negative"
@@ -184,9 +193,7 @@ def _at_once(
     return pl.concat([shown, corrections], how="diagonal")
 
 
-def _at_close(
-    impressions: pl.LazyFrame, matched: pl.LazyFrame, terms: Terms, labels: list[str]
-) -> pl.LazyFrame:
+def _at_close(impressions: pl.LazyFrame, matched: pl.LazyFrame, terms: Terms, labels: list[str]) -> pl.LazyFrame:
     import polars as pl
 
     last = matched.group_by("_row").agg(pl.col("_given").max(), *(pl.col(label).max() for label in labels))

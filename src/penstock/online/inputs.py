@@ -22,6 +22,8 @@ from .terms import Terms
 #: A partition that is so far ahead of the others is not read on.
 MOST_WAITING, MOST_WAITING_BYTES = 40_000, 64 << 20
 _READ, _READ_BYTES = 10_000, 16 << 20
+#: Before the first record.
+_UNKNOWN = Clock()
 _FUTURE = "it is from the future: its stamp is far ahead of its partition's clock, and of what came after it"
 
 
@@ -53,9 +55,9 @@ class Partition:
     topic: Topic
     number: int
     position: int
-    clock: Clock = Clock()
+    clock: Clock = _UNKNOWN
     read_to: int = 0
-    read_clock: Clock = Clock()
+    read_clock: Clock = _UNKNOWN
     waiting: list[_Waiting] = field(default_factory=list)
     waiting_bytes: int = 0
 

@@ -64,7 +64,9 @@ def line(status: Mapping[str, Any]) -> str:
     if status["state"] != "joining":
         return f"{status['state']}: {status.get('why', '')}"
     frontier = status["frontier_ms"]
-    behind = f"{time.time() - frontier / 1000:,.1f} s behind" if frontier >= 0 else "waiting for every partition to speak"
+    behind = (
+        f"{time.time() - frontier / 1000:,.1f} s behind" if frontier >= 0 else "waiting for every partition to speak"
+    )
     return (
         f"{counts.get('impressions', 0):,} impressions, {counts.get('feedback', 0):,} feedback, "
         f"{counts.get('samples', 0):,} samples; lag {sum(lags.values()):,} records, {behind}; "

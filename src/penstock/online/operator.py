@@ -40,7 +40,7 @@ class JoinFeedback(Process):
     from_: Refs = Field(alias="from", description="the impressions and the feedback")  # type: ignore[assignment]
     types: Names = Field(description="types of feedback")
     windows: Names = Field(description="how long after the impression each counts, such as 30m 7d")
-    weights: Names = Field((), description='what a positive of each weighs, a number or value; default: 1')
+    weights: Names = Field((), description="what a positive of each weighs, a number or value; default: 1")
     emit: Literal["at_once", "at_close"] = Field("at_once", description="a negative and a correction, or one sample")
     weighting: Literal["fake_negative", "none"] = Field("fake_negative", description="at_once: by the score, or not")
     negatives: float = Field(1.0, gt=0, le=1, description="the share of negatives to keep, by hash of their ids")

@@ -200,14 +200,12 @@ class Runner:
     def _tell_stalled(self, inputs: Inputs) -> None:
         slowest = inputs.slowest()
         self.told(
-            f"{slowest.topic.name}, partition {slowest.number} has said nothing for {_STALLED_S:.0f} s while others went on: "
-            "samples wait for it; let its writers tick, or say ticks in the join file"
+            f"{slowest.topic.name}, partition {slowest.number} has said nothing for {_STALLED_S:.0f} s "
+            "while others went on: samples wait for it; let its writers tick, or say ticks in the join file"
         )
 
     def _status(self, state: State, inputs: Inputs, outputs: Outputs, frontier: int) -> dict[str, Any]:
-        lags = {
-            f"{one.source}/{one.number}": one.topic.end(one.number) - one.position for one in inputs.partitions
-        }
+        lags = {f"{one.source}/{one.number}": one.topic.end(one.number) - one.position for one in inputs.partitions}
         return {
             "state": "joining",
             "frontier_ms": frontier,

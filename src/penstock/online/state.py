@@ -81,7 +81,9 @@ class State:
             return None
         meta: dict[str, Any] = json.loads(found)
         if meta.get("format") != _FORMAT:
-            raise faults.broken_state(self.folder, f"it is of format {meta.get('format')}, this Penstock's is {_FORMAT}")
+            raise faults.broken_state(
+                self.folder, f"it is of format {meta.get('format')}, this Penstock's is {_FORMAT}"
+            )
         return meta
 
     def commit(self, meta: Mapping[str, Any]) -> None:

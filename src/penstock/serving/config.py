@@ -326,8 +326,9 @@ def _known(path: tuple[str | int, ...]) -> list[str]:
         elif part is None:
             part = Model
         else:
-            part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples, "impressions": Impressions,
-                    "guards": Guards, "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
+            part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples,
+                    "impressions": Impressions, "guards": Guards,
+                    "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
     return sorted(part.model_fields) if part is not None else []
 
 

@@ -111,7 +111,9 @@ def killed_joins(file: Path, kills: int, seed: int) -> int:
             try:
                 _small_steps()
                 if not last:
-                    _kill_at(dice.choice([(Outputs, "append"), (State, "commit")]), dice.random() < 0.5, dice.randrange(2, 7))
+                    _kill_at(
+                        dice.choice([(Outputs, "append"), (State, "commit")]), dice.random() < 0.5, dice.randrange(2, 7)
+                    )
                 runner.Runner(read(file), lambda said: print(said, file=sys.stderr)).run(drain=True)
                 os._exit(0)
             except BaseException as error:

@@ -51,7 +51,9 @@ def test_joins_that_are_killed_append_what_one_in_peace_does(
 ) -> None:
     shown, done, out = made(name), made(name), made(name)
     history.write(shown.open(partitions=3), done.open(partitions=2), count)
-    calm_file = history.join_file(tmp_path, "calm", shown.base, done.base, f"log:{tmp_path / 'calm.log'}?partitions=2", emit=emit)
+    calm_file = history.join_file(
+        tmp_path, "calm", shown.base, done.base, f"log:{tmp_path / 'calm.log'}?partitions=2", emit=emit
+    )
     counts = Runner(read(calm_file), told).run(drain=True)
     calm = history.samples(open_topic(f"log:{tmp_path / 'calm.log'}"))
     assert counts["samples"] == sum(map(len, calm)) > count / 2

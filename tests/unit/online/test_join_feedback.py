@@ -6,13 +6,14 @@ import json
 
 import polars as pl
 from hypothesis import given, settings
-from .test_joiner import T0, logs, terms
 
 from penstock.online.events import FEEDBACK, IMPRESSION, Event
 from penstock.online.frames import Columns, joined
 from penstock.online.joiner import Joiner
 from penstock.online.memory import DictMemory
 from penstock.online.terms import Terms
+
+from .test_joiner import T0, logs, terms
 
 
 @settings(max_examples=60, deadline=None)

@@ -64,7 +64,11 @@ def logs(draw: st.DrawFn) -> list[Event]:
 terms = st.builds(
     Terms,
     kinds=st.sampled_from(
-        [(Kind("click", 100), Kind("never", 0)), (Kind("click", 40, 1.0), Kind("buy", 120, 3.0)), (Kind("see", 70, None), Kind("buy", 90))]
+        [
+            (Kind("click", 100), Kind("never", 0)),
+            (Kind("click", 40, 1.0), Kind("buy", 120, 3.0)),
+            (Kind("see", 70, None), Kind("buy", 90)),
+        ]
     ),
     emit=st.sampled_from(["at_once", "at_close"]),
     lateness_ms=st.sampled_from([0, 30]),
@@ -75,7 +79,7 @@ terms = st.builds(
 
 
 def brute(events: list[Event], terms: Terms) -> list[tuple[object, ...]]:
-    """By definition: for each impression that counts, look through all feedback. (emit, id, kind, revision, label, weight)"""
+    """By definition, each impression against all feedback: (emit, id, kind, revision, label, weight) of samples."""
     shown: list[tuple[int, bytes, int, float, bool]] = []
     open_ms = max(kind.window_ms for kind in terms.kinds) + terms.lateness_ms
     for happens, kind, id, *rest in events:

@@ -229,6 +229,68 @@ def test_a_crashed_host_is_started_again_where_it_was(
     assert host.stop() == 0
 
 
+def test_every_answered_row_is_in_the_topic_though_the_host_is_killed(
+    serve: Callable[[str], Host], trained: Path, fresh: pl.DataFrame
+) -> None:
+    """kill -9 under load, three times: what a client has an answer to is there, with what it was scored by."""
+    import threading
+
+    from penstock.streams import open_topic
+
+    host = serve(
+        versions(trained, "gbdt") + '\n[impressions]\ntopic = "log:impressions?partitions=2"\ndeny = ["title"]\n'
+    )
+    url, _ = host.ready()
+    status = host.config.parent / ".penstock-serve" / "serving" / "status.json"
+    answered: dict[str, list[float]] = {}
+    over = threading.Event()
+
+    def ask(worker: int) -> None:
+        client, number = Client(url, retries=0), 0
+        while not over.is_set():
+            number += 1
+            name = f"w{worker}-{number}"
+            try:
+                reply = client.infer("m", fresh[number % 300 : number % 300 + 3], request_id=name)
+            except ServingError:
+                time.sleep(0.02)
+                continue
+            answered[reply.request_id] = reply.outputs["score"].tolist()
+        client.close()
+
+    workers = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    for worker in workers:
+        worker.start()
+    for kill in range(3):
+        until(lambda enough=60 * (kill + 1): len(answered) >= enough, 60)
+        os.kill(json.loads(status.read_text())["pid"], signal.SIGKILL)
+    until(lambda: len(answered) >= 240, 60)
+    over.set()
+    for worker in workers:
+        worker.join()
+    assert len(host.logged("host_crashed")) == 3
+    found, ticks = {}, 0
+    with open_topic(f"log:{host.folder / 'impressions'}") as topic:
+        for partition in range(topic.partitions):
+            at = topic.start(partition)
+            while (batch := topic.read(partition, at)).records:
+                for record in batch.records:
+                    value = json.loads(record.value)
+                    ticks += "_tick_ms" in value
+                    if "id" in value:
+                        assert record.key == value["id"].encode() and "title" not in value["features"]
+                        found[value["id"]] = value
+                at = batch.next
+    assert ticks > 2
+    for request, scores in answered.items():
+        told = [found[f"{request}/{row}"] for row in range(3)]
+        np.testing.assert_allclose([one["score"] for one in told], scores, rtol=1e-6)
+        assert {(one["model"], one["version"], one["shadow"]) for one in told} == {("m", "1", False)}
+    metrics = urllib.request.urlopen(f"{url}/metrics").read().decode()
+    assert "penstock_impressions_lost_total 0\n" in metrics
+    assert host.stop() == 0
+
+
 def test_a_version_that_cannot_answer_lives_requests_is_refused_a_share(
     serve: Callable[[str], Host], trained: Path
 ) -> None:
