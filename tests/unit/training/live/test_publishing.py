@@ -43,7 +43,7 @@ def served(tmp_path: Path) -> tuple[dict[tuple[int, int], bytes], dict[str, Any]
 
 def trained(loop: Loop) -> dict[tuple[int, int], bytes]:
     """Rows as the trainer has them."""
-    found = {}
+    found: dict[tuple[int, int], bytes] = {}
     learner: Any = loop.learner
     for table in range(len(learner.sizes)):
         keys, values = (np.frombuffer(column, kind) for column, kind in
@@ -110,5 +110,5 @@ def test_a_model_without_its_weights_begins_with_a_base_of_its_own(settings_file
 
 def test_rows_of_a_regression_are_not_published_one_by_one(settings_file: SettingsFile, tmp_path: Path) -> None:
     append(f"log:{tmp_path}/samples", records(rows(10, 1)))
-    with pytest.raises(LiveError, match="LIVE008|one by one"):
+    with pytest.raises(LiveError, match="one by one"):
         Loop(settings.read(settings_file("lr", PUBLISH))).run()
