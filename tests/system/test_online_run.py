@@ -71,7 +71,7 @@ def settings(place: Path, name: str, more: str = "") -> Path:
 
 
 def penstock(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PENSTOCK_HOME": str(folder / "home")}
+    environment = {**os.environ, "PENSTOCK_HOME": str(folder / "home"), "PENSTOCK_REGISTRY": str(folder / "registry")}
     command = [sys.executable, "-m", "penstock.cli", *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -61,6 +61,7 @@ def test_a_loop_beats_the_model_that_was_trained_once(
     realdata: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PENSTOCK_REGISTRY", str(tmp_path / "registry"))
     rows = ratings(realdata / "movielens-100k")
     half = rows.height // 2
     first, second = rows.head(half), rows.tail(rows.height - half)

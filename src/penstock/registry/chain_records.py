@@ -112,8 +112,7 @@ class Broken:
 
 @dataclass
 class Assembler:
-    """Puts the parts of one model's deltas together. `next`: the offset at which reading may begin anew, so that no
-    part of what is still open is missed."""
+    """Puts the parts of one model's deltas together."""
 
     model: str
     _mark: tuple[int, int, int, int] | None = None
@@ -157,7 +156,3 @@ class Assembler:
             code, hint = _KINDS[kind]
             said = f"chain of '{self.model}': the record at offset {record.offset}: {message}"
             raise Unsound(said, hint, code, record.offset) from None
-
-    def resume(self, next: int) -> int:
-        """Where a reader that begins anew has to begin, if it has read up to `next`."""
-        return self._first if self._mark is not None else next

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock import native
-from penstock.registry.chain import ChainHead, Published, Publisher
-from penstock.registry.chain_records import ChainError
+from penstock.registry.chain import ChainError, ChainHead, Published, Publisher
 from penstock.registry.generations import Lease
 from penstock.streams import Topic
 from penstock.training.live.cuts import Chain

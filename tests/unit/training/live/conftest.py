@@ -84,6 +84,7 @@ def settings_file(
 ) -> Callable[..., Path]:
     """Writes a settings file: `settings_file("lr", "[train]\\nbatch = 100")`."""
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PENSTOCK_REGISTRY", str(tmp_path / "registry"))
 
     def write(kind: str, more: str = "", name: str = "loop", samples: str = "", model: str = "") -> Path:
         path = tmp_path / f"{name}.toml"

@@ -21,7 +21,7 @@ GOOD: dict[str, float | None] = {"decayed_auc": 0.8, "calibration": 1.0, "decaye
 
 def gate(**more: Any) -> Gate:
     bands = {"half_life": 100.0, "auc": 0.7, "calibration": (0.8, 1.25), "positives": 50.0, **more}
-    return Gate(SimpleNamespace(**bands))  # type: ignore[arg-type]
+    return Gate(SimpleNamespace(**bands))
 
 
 def test_a_gate_shuts_at_once_and_opens_after_half_a_half_life_within_the_bands() -> None:
