@@ -44,7 +44,7 @@ class _Waiting(NamedTuple):
     clock: Clock
     event: Event | None
     refused: tuple[Refused, ...]
-    count: str
+    counts_as: str
 
 
 @dataclass
@@ -115,8 +115,8 @@ class Inputs:
             for one in taken:
                 if one.event is not None:
                     events.append(one.event)
-                elif one.count:
-                    counts[one.count] += 1
+                elif one.counts_as:
+                    counts[one.counts_as] += 1
                 if one.refused:
                     refused += one.refused
         events.sort()

@@ -83,7 +83,8 @@ class Joiner:
 
         Returns the samples that are emitted before the frontier and were not yet returned, sorted.
         """
-        memory, out = self.memory, []
+        memory = self.memory
+        out: list[Sample] = []
         self._next = memory.next_close() or _NEVER
         chosen = kept([event[2] for event in events if event[1] == IMPRESSION], self.terms.negatives)
         for event in events:

@@ -48,7 +48,7 @@ class JoinFeedback(Process):
     skew: str = Field("5m", description="how far clocks may differ")
     id: ColumnName = Field("id", description="the impression's id, in both")
     time: ColumnName = Field("time_ms", description="when it was, in both; milliseconds")
-    kind: ColumnName = Field("type", description="feedback: its type")
+    event: ColumnName = Field("type", description="feedback: the column of its type")
     value: ColumnName = Field("", description="feedback: a number that may be its weight; default: 1")
     score: ColumnName = Field("", description="impressions: the probability that was served")
     arrived: ColumnName = Field("", description="when the topics had it, in both; default: time")
@@ -65,7 +65,7 @@ class JoinFeedback(Process):
         scored = [self.score] if self.score else []
         valued = [self.value] if self.value else []
         faults += unknown([*both, *scored], shown, f"'{self.from_[0]}'")
-        faults += unknown([*both, self.kind, *valued], done, f"'{self.from_[1]}'")
+        faults += unknown([*both, self.event, *valued], done, f"'{self.from_[1]}'")
         taken = [name for name in shown.names if name.startswith("_")]
         if taken:
             said = f"column '{taken[0]}': names beginning with _ are the join's own"
@@ -128,5 +128,5 @@ class JoinFeedback(Process):
 
         shown, done = (inputs[one] for one in self.from_)
         kept = self._kept_columns(frame(context.info(self.from_[0])).names)
-        named = Columns(self.id, self.time, self.kind, self.value, self.score, self.arrived)
+        named = Columns(self.id, self.time, self.event, self.value, self.score, self.arrived)
         return joined(shown, done, named, kept, self.terms, context.collect)

@@ -16,7 +16,7 @@ from penstock.online.terms import Terms
 from .test_joiner import T0, logs, terms
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(logs(), terms)
 def test_frames_give_what_topics_give(events: list[Event], terms: Terms) -> None:
     expected = [json.loads(sample.value) for sample in Joiner(terms, DictMemory()).join(events, T0 + 10_000)]

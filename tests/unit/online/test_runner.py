@@ -94,6 +94,7 @@ def test_poison_is_quarantined_by_offset_and_the_join_goes_on(place: Place) -> N
         {"id": "p", "time_ms": T0, "features": {"_id": 1}}, {"id": "p" * 401, "time_ms": T0, "features": {}},
         {"id": "p", "time_ms": T0 + hour, "features": {}}, b'{"id":"p","time_ms":1,"features":{"x":NaN}}',
         b'{"id":"\\ud800","time_ms":%d,"features":{}}' % T0, b"[" * 100_000, {"_tick_ms": "soon"}, b"",
+        b'{"id":"p","time_ms":1,"features":{"x":1e999}}', b'{"id":"p","time_ms":1,"features":{"x":"\\udc00"}}',
     ]  # fmt: skip
     place.put("shown", *bad)
     place.put("done", {"id": "a/0", "type": "click", "time_ms": T0 + hour}, {"id": "a/0", "type": "click", "value": -1})

@@ -232,7 +232,7 @@ def test_a_crashed_host_is_started_again_where_it_was(
 def test_every_answered_row_is_in_the_topic_though_the_host_is_killed(
     serve: Callable[[str], Host], trained: Path, fresh: pl.DataFrame
 ) -> None:
-    """kill -9 under load, three times: what a client has an answer to is there, with what it was scored by."""
+    """kill -9 under load, twice: what a client has an answer to is there, with what it was scored by."""
     import threading
 
     from penstock.streams import open_topic
@@ -261,14 +261,14 @@ def test_every_answered_row_is_in_the_topic_though_the_host_is_killed(
     workers = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
     for worker in workers:
         worker.start()
-    for kill in range(3):
-        until(lambda enough=60 * (kill + 1): len(answered) >= enough, 60)
+    for kill in range(2):
+        until(lambda enough=40 * (kill + 1): len(answered) >= enough, 60)
         os.kill(json.loads(status.read_text())["pid"], signal.SIGKILL)
-    until(lambda: len(answered) >= 240, 60)
+    until(lambda: len(answered) >= 120, 60)
     over.set()
     for worker in workers:
         worker.join()
-    assert len(host.logged("host_crashed")) == 3
+    assert len(host.logged("host_crashed")) == 2
     found, ticks = {}, 0
     with open_topic(f"log:{host.folder / 'impressions'}") as topic:
         for partition in range(topic.partitions):
