@@ -1,7 +1,7 @@
 """The one door to Rust: everything `penstock._native` offers, under the names the house uses.
 
-Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`,
-or `RowError`, `ArtefactError`, `DeltaFault` and `LogFault` with what belongs to them; callers add the file, the step and the hint.
+Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`, or
+`RowError`, `ArtefactError`, `DeltaFault` and `LogFault` with what belongs to them; callers add file, step and hint.
 """
 
 from __future__ import annotations

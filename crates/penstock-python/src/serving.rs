@@ -1,5 +1,6 @@
 //! Bindings of `penstock-serve`.
 
+mod following;
 mod host;
 
 use std::collections::HashMap;
@@ -15,7 +16,8 @@ use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, PrimitiveArray, ma
 use arrow_data::ArrayData;
 use arrow_pyarrow::PyArrowType;
 use arrow_schema::DataType;
-use penstock_serve::model::{Call, Lane, Model, Options, load_runtime};
+use following::PyFollowing;
+use penstock_serve::model::{Call, Following, Lane, Model, Options, load_runtime};
 use penstock_serve::{Data, Fault, Kind, Tensor, TensorSpec, Texts};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -23,6 +25,7 @@ use pyo3::prelude::*;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyServedModel>()?;
     module.add_class::<host::PyHost>()?;
+    module.add_class::<PyFollowing>()?;
     module.add_function(wrap_pyfunction!(inference_descriptors, module)?)
 }
 
@@ -54,18 +57,25 @@ struct PyServedModel {
 #[pymethods]
 impl PyServedModel {
     /// `onnxruntime`: where libonnxruntime.so is; "" where no graph needs it. `functions`: addresses of user functions.
+    /// `overlay_bytes`: the model follows a chain, with so much room beside its rows.
     #[new]
-    #[pyo3(signature = (folder, onnxruntime = PathBuf::new(), functions = None, threads = 1))]
+    #[pyo3(signature = (folder, onnxruntime = PathBuf::new(), functions = None, threads = 1, overlay_bytes = None))]
     fn new(
         py: Python<'_>,
         folder: PathBuf,
         onnxruntime: PathBuf,
         functions: Option<HashMap<String, usize>>,
         threads: usize,
+        overlay_bytes: Option<u64>,
     ) -> PyResult<Self> {
+        let following = overlay_bytes.map(|overlay_bytes| Following {
+            overlay_bytes,
+            max_lag_s: f64::INFINITY,
+        });
         let options = Options {
             threads,
             functions: functions.unwrap_or_default(),
+            following,
         };
         let open = || {
             if !onnxruntime.as_os_str().is_empty() {
@@ -76,6 +86,19 @@ impl PyServedModel {
             Ok(PyServedModel { model, lane })
         };
         py.detach(open).map_err(raised)
+    }
+
+    /// For whoever follows its chain; None where it follows none.
+    fn following(&self) -> Option<PyFollowing> {
+        let model = self.model.clone();
+        model.progress().map(|_| PyFollowing::of(model))
+    }
+
+    /// Generation and sequence number that the last `predict` saw; None where it follows no chain.
+    #[getter]
+    fn position(&self) -> Option<(u64, u64)> {
+        let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
+        lane.position().map(|at| (at.generation, at.sequence))
     }
 
     /// (name, datatype, shape) of each input; -1 is any size.

@@ -57,6 +57,7 @@ impl Service for Fake {
             bundle: Arc::from("sha256:ab"),
             outputs: request.tensors,
             timings: Timings::default(),
+            position: None,
         })
     }
 

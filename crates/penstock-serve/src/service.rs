@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::model::Position;
 use crate::tensor::{Tensor, TensorSpec};
 
 /// What came with a request to be told apart and followed by: echoed in replies and logs.
@@ -62,6 +63,8 @@ pub struct Reply {
     pub bundle: Arc<str>,
     pub outputs: Vec<Tensor>,
     pub timings: Timings,
+    /// Of a model that follows a chain: the one place in it that all rows and weights of this reply are of.
+    pub position: Option<Position>,
 }
 
 /// A model's metadata.

@@ -44,7 +44,10 @@ impl Epoch {
     /// Sets the bits of its rows.
     fn add_to(&self, all: &mut [u64]) {
         match &self.rows {
-            Frozen::Bits(bits) => all.iter_mut().zip(bits).for_each(|(all, &bits)| *all |= bits),
+            Frozen::Bits(bits) => all
+                .iter_mut()
+                .zip(bits)
+                .for_each(|(all, &bits)| *all |= bits),
             Frozen::List(rows) => rows
                 .iter()
                 .for_each(|&row| all[row as usize >> 6] |= 1 << (row & 63)),
@@ -267,7 +270,9 @@ impl Changes {
 
     pub fn bytes(&self) -> u64 {
         let sets = self.frozen.iter().map(|(_, set)| set.bytes());
-        ((self.bits.capacity() + self.touched.capacity()) * 8 + self.gone.capacity() * 8 + sets.sum::<usize>()) as u64
+        ((self.bits.capacity() + self.touched.capacity()) * 8
+            + self.gone.capacity() * 8
+            + sets.sum::<usize>()) as u64
     }
 }
 

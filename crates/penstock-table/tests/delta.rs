@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use penstock_table::delta::{
-    Block, Content, DeltaError, Mark, Packer, Record, announcement, commit, dense_parts, pack, part, tell,
-    track,
+    Block, Content, DeltaError, Mark, Packer, Record, announcement, commit, dense_parts, pack,
+    part, tell, track,
 };
 use penstock_table::disk::Disk;
 use penstock_table::disk::simulated::SimulatedDisk;
 use penstock_table::{
-    Bag, Engine, Eviction, Init, Keys, Optimizer, Pooling, Snapshot, Store, TableConfig, Update, View,
-    prepare_snapshot,
+    Bag, Engine, Eviction, Init, Keys, Optimizer, Pooling, Snapshot, Store, TableConfig, Update,
+    View, prepare_snapshot,
 };
 
 const MARK: Mark = Mark {
@@ -43,7 +43,9 @@ fn store() -> Store {
 fn step(store: &mut Store, slot: u32, keys: std::ops::Range<u64>, at: i64) {
     let keys: Vec<u64> = keys.collect();
     let dim = store.tables()[slot as usize].config().dim;
-    let grads: Vec<f32> = (0..keys.len() * dim).map(|i| 0.01 * (i % 97) as f32).collect();
+    let grads: Vec<f32> = (0..keys.len() * dim)
+        .map(|i| 0.01 * (i % 97) as f32)
+        .collect();
     let batch = Update {
         keys: &keys,
         grads: &grads,
@@ -67,10 +69,12 @@ fn packed(store: &mut Store, half: bool, most: usize) -> (Vec<Vec<u8>>, Vec<u8>)
 }
 
 fn blocks(parts: &[Vec<u8>]) -> Vec<Block<'_>> {
-    let read = parts.iter().map(|part| match Record::read(part).unwrap().content {
-        Content::Rows { blocks, .. } => blocks,
-        other => panic!("{other:?}"),
-    });
+    let read = parts
+        .iter()
+        .map(|part| match Record::read(part).unwrap().content {
+            Content::Rows { blocks, .. } => blocks,
+            other => panic!("{other:?}"),
+        });
     read.flatten().collect()
 }
 
@@ -98,7 +102,11 @@ fn a_view_that_applied_the_deltas_pools_as_the_table_does() {
         let (mut wanted, mut found) = (vec![0.0; 4400 * 5], vec![f32::NAN; 4400 * 5]);
         // Both ways of pooling: few keys at once, and many.
         for bags in [&bags[..1], &bags[..]] {
-            let width = 4400 * bags.iter().map(|bag| [3, 2][bag.slot as usize]).sum::<usize>();
+            let width = 4400
+                * bags
+                    .iter()
+                    .map(|bag| [3, 2][bag.slot as usize])
+                    .sum::<usize>();
             let (wanted, found) = (&mut wanted[..width], &mut found[..width]);
             live.pool(bags, Pooling::Mean, 1, wanted).unwrap();
             view.pool(bags, Pooling::Mean, 1, found).unwrap();
@@ -112,7 +120,12 @@ fn a_view_that_applied_the_deltas_pools_as_the_table_does() {
     };
     pools(&live, 0);
     for turn in 1..4 {
-        step(&mut live, 0, 2000..3200 + 300 * u64::from(turn), 20 * i64::from(turn));
+        step(
+            &mut live,
+            0,
+            2000..3200 + 300 * u64::from(turn),
+            20 * i64::from(turn),
+        );
         step(&mut live, 1, 100..u64::from(600 + turn), 1);
         live.tables_mut()[0].sweep(1 << 20);
         let (parts, _) = packed(&mut live, false, 5000);
@@ -145,7 +158,10 @@ fn a_commit_covers_its_parts_in_their_order_and_no_others() {
     track(&mut live, "chain");
     step(&mut live, 0, 0..2000, 0);
     let (parts, last) = packed(&mut live, false, 4000);
-    let sums: Vec<u64> = parts.iter().map(|part| Record::read(part).unwrap().sum).collect();
+    let sums: Vec<u64> = parts
+        .iter()
+        .map(|part| Record::read(part).unwrap().sum)
+        .collect();
     let Content::Commit(said) = Record::read(&last).unwrap().content else {
         panic!()
     };
@@ -166,7 +182,10 @@ fn a_weight_larger_than_a_record_goes_in_slices() {
         let Content::Dense { part, weights } = Record::read(record).unwrap().content else {
             panic!()
         };
-        assert_eq!((part, weights[0].shape.as_slice()), (number, &[10, 100][..]));
+        assert_eq!(
+            (part, weights[0].shape.as_slice()),
+            (number, &[10, 100][..])
+        );
         let at = weights[0].first;
         for (i, value) in weights[0].values.as_chunks::<4>().0.iter().enumerate() {
             found[at + i] = f32::from_le_bytes(*value);

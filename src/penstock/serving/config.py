@@ -160,6 +160,20 @@ class Room(Part):
     timeout_ms: int = Field(default=30_000, ge=0)
 
 
+class Following(Part):
+    """The chain that a model follows: `topic` (an address), its records being of `chain` (the model's name by default).
+
+    `version`: the label that follows it; by default the one that gets the traffic. `overlay_mb`: the most that changed
+    rows of a table take beside its snapshot, twice.
+    """
+
+    topic: str = Field(min_length=1)
+    chain: str = ""
+    version: str = ""
+    max_lag_s: float = Field(default=30.0, gt=0)
+    overlay_mb: Positive = 256
+
+
 class Model(Part):
     """`versions`: label -> bundle folder, `models:/ctr/3` or `models:/ctr@live`; `traffic`: label -> percent."""
 
@@ -171,6 +185,7 @@ class Model(Part):
     allow_code: bool = False
     guards: Guards = Guards()
     limits: Room = Room()
+    live: Following | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -290,6 +305,16 @@ def _model_problems(config: Config, name: str, model: Model) -> list[Problem]:
             hint = did_you_mean(label, list(model.versions), f"its versions are {', '.join(model.versions)}")
             said = f"'{label}' gets {what} and is none of the versions of '{name}'"
             found.append(config.problem((*at, what, label), "SERV005", said, hint))
+    live = model.live
+    if live is not None:
+        if live.version and live.version not in model.versions:
+            hint = did_you_mean(live.version, list(model.versions), f"its versions are {', '.join(model.versions)}")
+            said = f"'{live.version}' is to follow a chain and is none of the versions of '{name}'"
+            found.append(config.problem((*at, "live", "version"), "SERV005", said, hint))
+        if live.topic.partition(":")[0] not in ("log", "kafka", "redis", "rediss"):
+            hint = "log:PATH, kafka://HOST:PORT/TOPIC or redis://HOST:PORT/TOPIC"
+            said = f"'{live.topic}' is no address of a topic"
+            found.append(config.problem((*at, "live", "topic"), "SERV003", said, hint))
     total = sum(model.traffic.values())
     if model.traffic and abs(total - 100) > 1e-6:
         said = f"the traffic of '{name}' sums to {total:g}, not 100"
@@ -327,7 +352,7 @@ def _known(path: tuple[str | int, ...]) -> list[str]:
             part = Model
         else:
             part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples,
-                    "impressions": Impressions, "guards": Guards,
+                    "impressions": Impressions, "guards": Guards, "live": Following,
                     "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
     return sorted(part.model_fields) if part is not None else []
 

@@ -130,6 +130,7 @@ def _model(
             "copy": bundle.stamp if bundle else "",
             "reference": reference,
             "functions": resolved.functions.get((name, label), {}),
+            "following": _following(model) if label == follows(model, release) else None,
             "quarantined": quarantined.get(digest) or (f"{fault.message}" if fault else None),
         }
     guards = model.guards
@@ -148,6 +149,16 @@ def _model(
         "optional": model.optional,
         "limits": model.limits.model_dump(),
     }  # fmt: skip
+
+
+def follows(model: Model, release: Release) -> str | None:
+    """The label whose rows follow the model's chain; None where it follows none."""
+    return (model.live.version or release.live) if model.live else None
+
+
+def _following(model: Model) -> dict[str, Any] | None:
+    live = model.live
+    return {"overlay_bytes": live.overlay_mb << 20, "max_lag_s": live.max_lag_s} if live else None
 
 
 def doors(config: Config, addresses: tuple[str, str] | None = None) -> str:

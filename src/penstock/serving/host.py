@@ -22,8 +22,9 @@ from penstock.errors import PenstockError, ProblemsFound
 from penstock.registry.runtime import onnxruntime_library
 from penstock.serving import config as configs
 from penstock.serving.config import Config, exposed
-from penstock.serving.desired import Resolved, desired, doors, problems_of, resolve, tokens, unfit
+from penstock.serving.desired import Resolved, desired, doors, follows, problems_of, resolve, tokens, unfit
 from penstock.serving.failover import Damaged, Served, instead
+from penstock.serving.follow import Follower
 from penstock.serving.logs import log
 from penstock.serving.overrides import TAKEN_BACK, Override, Overrides, current
 from penstock.serving.references import bundle_of, discard, lease
@@ -59,6 +60,7 @@ class Control:
         self._leased_at = -LEASE_EVERY_S
         self._served = Served(self.state)
         self._damaged = Damaged()
+        self._followers: dict[str, Follower] = {}
 
     # --- what it does ---
 
@@ -68,7 +70,7 @@ class Control:
         self.apply()
         told = False
         while True:
-            if not told and self.report["ready"]:
+            if not told and self.host.ready():
                 ready(*self.host.addresses)
                 told = True
             if self.stop.wait(TICK_S):
@@ -87,11 +89,30 @@ class Control:
             for label, said in versions.items():
                 level = "info" if said["state"] in ("ready", "unloaded") else "error"
                 log(level, "version", model=model, version=label, **said)
+        self._follow()
         self._note_live()
         self._settle()
         self._write_status()
 
+    def _follow(self) -> None:
+        """A follower for each model that has a chain, with the version that serves it now."""
+        wanted = {}
+        for name, model in self.config.document.models.items():
+            label = follows(model, current(self.config, name, self._held))
+            bundle = self._resolved.bundles.get((name, label)) if label else None
+            if model.live is not None and label and bundle is not None:
+                wanted[name] = (label, model.live, bundle)
+        for name, follower in list(self._followers.items()):
+            if wanted.get(name) != (follower.label, follower.spec, follower.bundle):
+                follower.stop()
+                del self._followers[name]
+        for name, (label, live, bundle) in wanted.items():
+            if name not in self._followers:
+                self._followers[name] = Follower(self.host, self.config, name, label, live, bundle)
+
     def drain(self) -> bool:
+        for follower in self._followers.values():
+            follower.stop()
         given = self.config.document.host
         drained: bool = self.host.drain(given.drain_s, given.finish_s)
         return drained
@@ -249,7 +270,7 @@ class Control:
         http, grpc = self.host.addresses
         status = {
             "pid": os.getpid(), "time": time.time(), "config": str(self.config.path), "http": http, "grpc": grpc,
-            "ready": self.report["ready"], "models": self.report["models"], "outcomes": self._outcomes,
+            "ready": self.host.ready(), "models": self.report["models"], "outcomes": self._outcomes,
             "fixed": {f"{model}/{label}": b.fixed for (model, label), b in self._resolved.bundles.items()},
             "fleet": json.loads(self.host.status()),
         }  # fmt: skip

@@ -140,3 +140,15 @@ def test_an_address_that_everybody_reaches_needs_tokens_or_says_that_it_means_it
 def test_loopback_needs_none(file: Path, address: str) -> None:
     file.write_text(f'[listen]\nhttp = "{address}"\n[models.m.versions]\n1 = "a"\n')
     assert read(file).document.listen.http == address
+
+
+def test_a_chain_that_cannot_be_followed_is_told_by_its_line(tmp_path: Path) -> None:
+    text = '[models.m.versions]\n1 = "b"\n[models.m.live]\ntopic = "chain"\nversion = "2"\nmax_lag_s = 0\nlagg = 1\n'
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ProblemsFound) as found:
+        read(tmp_path / "s.toml")
+    assert [(p.line, p.code) for p in found.value.problems] == [(6, "SERV003"), (7, "SERV002")]
+    (tmp_path / "s.toml").write_text(text.replace("max_lag_s = 0\nlagg = 1\n", ""))
+    with pytest.raises(ProblemsFound) as found:
+        read(tmp_path / "s.toml")
+    assert [(p.line, p.code) for p in found.value.problems] == [(4, "SERV003"), (5, "SERV005")]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use penstock_serve::Service;
 use penstock_serve::auth::TokenSettings;
 use penstock_serve::door::{Doors, Open, Settings};
 use penstock_serve::fleet::markers::Markers;
@@ -12,6 +13,7 @@ use penstock_serve::model::{Model, load_runtime};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+use super::following::PyFollowing;
 use super::raised;
 
 /// A running host: it answers from the moment it is made, and is ready once `apply` was told what to serve.
@@ -79,6 +81,17 @@ impl PyHost {
     /// Who serves, who gets what and how it goes, as JSON; does not wait for `apply`.
     fn status(&self) -> PyResult<String> {
         serde_json::to_string(&self.fleet.status()).map_err(|error| wrong(&error))
+    }
+
+    /// Whether everything serves as it should, and follows as closely as it should.
+    fn ready(&self) -> bool {
+        Service::ready(&self.fleet)
+    }
+
+    /// A version that is loaded and follows a chain; None where it is not or does not.
+    fn following(&self, model: &str, label: &str) -> Option<PyFollowing> {
+        let model = self.fleet.engine(model, label)?;
+        model.progress().map(|_| PyFollowing::of(model))
     }
 
     /// What happened since the last call, a JSON document each.

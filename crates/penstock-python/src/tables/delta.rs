@@ -91,7 +91,12 @@ fn pack_changes(
     let packed = py.detach(|| {
         let named = named.into_iter().map(|keys| keys.iter().copied().collect());
         let named: Vec<HashSet<u64>> = named.collect();
-        pack(&mut tables.write(), consumer, named, Packer::new(half, most))
+        pack(
+            &mut tables.write(),
+            consumer,
+            named,
+            Packer::new(half, most),
+        )
     });
     let (pack, epochs) = packed.map_err(not_packed)?;
     let bodies = pack.bodies.iter();
@@ -123,9 +128,13 @@ fn delta_records(
     let mark = mark(given);
     let weights = dense.iter().map(|(name, shape, values)| {
         let values = held(values, name)?;
-        let count = shape.iter().try_fold(1_u64, |count, &n| count.checked_mul(n));
+        let count = shape
+            .iter()
+            .try_fold(1_u64, |count, &n| count.checked_mul(n));
         if count != Some(values.len() as u64) {
-            return Err(PyValueError::new_err(format!("weight '{name}' is not of its shape")));
+            return Err(PyValueError::new_err(format!(
+                "weight '{name}' is not of its shape"
+            )));
         }
         Ok((name.as_str(), shape.as_slice(), values))
     });
@@ -135,7 +144,13 @@ fn delta_records(
         let numbered = (0..).zip(bodies);
         let mut records: Vec<_> = numbered.map(|(n, body)| part(mark, n, body)).collect();
         records.extend(dense_parts(mark, records.len() as u32, most, weights)?);
-        records.push(commit(mark, &records, rows, gone, about.each_ref().map(String::as_str)));
+        records.push(commit(
+            mark,
+            &records,
+            rows,
+            gone,
+            about.each_ref().map(String::as_str),
+        ));
         Ok(records)
     });
     let records = records.map_err(|error: DeltaError| fault(&error))?;
@@ -244,7 +259,8 @@ impl PyRecord {
 
     /// Of rows: block by block table, dim, keys (u64), values (f32, keys x dim), gone keys (u64).
     fn blocks<'py>(&self, py: Python<'py>) -> Vec<BlockColumns<'py>> {
-        let Ok(Content::Rows { blocks, .. }) = Record::read(self.record.as_bytes(py)).map(|r| r.content)
+        let Ok(Content::Rows { blocks, .. }) =
+            Record::read(self.record.as_bytes(py)).map(|r| r.content)
         else {
             return vec![];
         };
@@ -265,7 +281,8 @@ impl PyRecord {
 
     /// Of dense: name, shape, place of the first value, values (f32).
     fn weights<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let Ok(Content::Dense { weights, .. }) = Record::read(self.record.as_bytes(py)).map(|r| r.content)
+        let Ok(Content::Dense { weights, .. }) =
+            Record::read(self.record.as_bytes(py)).map(|r| r.content)
         else {
             return Ok(vec![]);
         };

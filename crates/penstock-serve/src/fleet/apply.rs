@@ -104,7 +104,7 @@ impl<M: Engine> Fleet<M> {
         let table = self.inner.table.load();
         table
             .values()
-            .all(|entry| entry.spec.optional || entry.whole())
+            .all(|entry| entry.spec.optional || (entry.whole() && entry.current()))
     }
 
     fn bring(
@@ -195,14 +195,19 @@ impl<M: Engine> Fleet<M> {
         }
         let same = |version: &Version<M>| {
             let of = &version.spec;
-            (&of.folder, &of.digest, &of.copy, &of.functions)
-                == (
-                    &wanted.folder,
-                    &wanted.digest,
-                    &wanted.copy,
-                    &wanted.functions,
-                )
-                && version.line.limits.threads == spec.limits.threads
+            (
+                &of.folder,
+                &of.digest,
+                &of.copy,
+                &of.functions,
+                &of.following,
+            ) == (
+                &wanted.folder,
+                &wanted.digest,
+                &wanted.copy,
+                &wanted.functions,
+                &wanted.following,
+            ) && version.line.limits.threads == spec.limits.threads
         };
         let old = before.and_then(|entry| entry.versions.get(label));
         if let Some(old) = old.filter(|old| same(old) && old.line.limits == spec.limits) {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Following;
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Desired {
@@ -49,6 +51,9 @@ pub struct VersionSpec {
     /// Addresses of the plan's user functions.
     #[serde(default)]
     pub functions: HashMap<String, usize>,
+    /// How it follows its model's chain; None: it stays as the bundle has it.
+    #[serde(default)]
+    pub following: Option<Following>,
     /// Why it may not run, in words: it crashed the process too often, or it cannot be had.
     #[serde(default)]
     pub quarantined: Option<String>,

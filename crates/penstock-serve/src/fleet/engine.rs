@@ -3,10 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use penstock_table::Snapshot;
-
 use crate::error::{Fault, Result};
-use crate::model::{Call, Lane, Model, Options, Signature, Stopper};
+use crate::model::{Call, Lane, Model, Options, Position, Progress, Signature, Stopper};
 use crate::service::Timings;
 use crate::tensor::Tensor;
 
@@ -42,6 +40,11 @@ pub trait Engine: Send + Sync + Sized + 'static {
     fn lookups(&self) -> Option<(u64, u64)> {
         None
     }
+
+    /// How far it has followed its chain; None where it follows none.
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
 }
 
 /// One run at a time.
@@ -54,6 +57,11 @@ pub trait Runner: Send + 'static {
     fn warm_up(&mut self) -> Result<()>;
 
     fn stopper(&self) -> Self::Stopper;
+
+    /// Where in its chain the model stood as the last run saw it; None where it follows none.
+    fn position(&self) -> Option<Position> {
+        None
+    }
 }
 
 /// Ends a run from another thread.
@@ -112,7 +120,11 @@ impl Engine for Model {
     }
 
     fn lookups(&self) -> Option<(u64, u64)> {
-        self.snapshot().map(Snapshot::lookups)
+        self.snapshot().map(|snapshot| snapshot.lookups())
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        Model::progress(self)
     }
 }
 
@@ -133,6 +145,10 @@ impl Runner for Lane {
 
     fn stopper(&self) -> Stopper {
         Lane::stopper(self)
+    }
+
+    fn position(&self) -> Option<Position> {
+        Lane::position(self)
     }
 }
 

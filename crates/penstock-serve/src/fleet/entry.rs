@@ -95,6 +95,13 @@ impl<M: Engine> Entry<M> {
         }
     }
 
+    /// Whether no version is further behind its chain than it may be.
+    pub fn current(&self) -> bool {
+        let progress = |version: &Arc<Version<M>>| version.line.engine.progress();
+        let mut all = self.versions.values().filter_map(progress);
+        all.all(|followed| followed.lag_s <= followed.max_lag_s)
+    }
+
     /// Who answers a request. `NotFound` for a version that the configuration does not name, `Unavailable` for one that
     /// is not loaded.
     pub fn route(&self, request: &Request) -> Result<Route<M>> {

@@ -9,6 +9,7 @@ use super::counters::{BOUNDS_S, Counters, End, Histogram};
 use super::engine::Engine;
 use super::entry::Entry;
 use super::version::Version;
+use crate::model::Progress;
 
 /// Upper ends of the histogram of rows a run.
 const ROWS: [u64; 9] = [1, 4, 16, 64, 128, 256, 512, 1024, 4096];
@@ -78,6 +79,48 @@ impl<M: Engine> Fleet<M> {
             ),
             rows(versions()),
             lookups(versions()),
+            followed(
+                versions(),
+                "penstock_chain_generation",
+                "gauge",
+                "Generation of the chain that is served.",
+                |p| p.position.generation as f64,
+            ),
+            followed(
+                versions(),
+                "penstock_chain_sequence",
+                "gauge",
+                "Sequence number in it.",
+                |p| p.position.sequence as f64,
+            ),
+            followed(
+                versions(),
+                "penstock_chain_lag_seconds",
+                "gauge",
+                "Since the version last had all that its chain had.",
+                |p| p.lag_s,
+            ),
+            followed(
+                versions(),
+                "penstock_chain_deltas_total",
+                "counter",
+                "Deltas applied.",
+                |p| p.deltas as f64,
+            ),
+            followed(
+                versions(),
+                "penstock_chain_rows_total",
+                "counter",
+                "Rows and tombstones applied.",
+                |p| p.rows as f64,
+            ),
+            followed(
+                versions(),
+                "penstock_chain_rebased_total",
+                "counter",
+                "Times that a newer base took the place of rows and deltas.",
+                |p| p.rebased as f64,
+            ),
             shares(&entries),
             rolled_back(&entries),
             self.own(),
@@ -232,6 +275,29 @@ fn lookups<'a, M: Engine>(versions: impl Iterator<Item = &'a Arc<Version<M>>>) -
             let labels = labels(version);
             family.line("", &format!("{labels},found=\"true\""), hits);
             family.line("", &format!("{labels},found=\"false\""), misses);
+        }
+    }
+    family
+}
+
+fn followed<'a, M: Engine>(
+    versions: impl Iterator<Item = &'a Arc<Version<M>>>,
+    name: &'static str,
+    kind: &str,
+    help: &str,
+    of: impl Fn(&Progress) -> f64,
+) -> Family {
+    let mut family = Family::new(name, kind, help);
+    for version in versions {
+        if let Some(progress) = version.line.engine.progress() {
+            let value = of(&progress);
+            // Prometheus' own word; Rust says `inf`.
+            let value = if value.is_infinite() {
+                "+Inf".to_owned()
+            } else {
+                value.to_string()
+            };
+            family.line("", &labels(version), value);
         }
     }
     family

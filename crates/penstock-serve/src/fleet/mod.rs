@@ -117,6 +117,13 @@ impl<M: Engine> Fleet<M> {
         self.inner.hub.impressions.store(None);
     }
 
+    /// What a version that is loaded runs.
+    pub fn engine(&self, model: &str, label: &str) -> Option<Arc<M>> {
+        let table = self.inner.table.load();
+        let version = table.get(model)?.versions.get(label)?;
+        Some(version.line.engine.clone())
+    }
+
     fn entry(&self, model: &str) -> crate::Result<Arc<Entry<M>>> {
         let table = self.inner.table.load();
         table.get(model).cloned().ok_or_else(|| {

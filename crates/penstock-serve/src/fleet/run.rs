@@ -10,7 +10,7 @@ use super::guards::Outcome;
 use super::job::{Job, Origin, late, pick, scores};
 use super::line::{Batch, Bay, Line};
 use crate::error::{Fault, Kind, Result};
-use crate::model::Call;
+use crate::model::{Call, Position};
 use crate::samples::{Answer, Sample};
 use crate::service::{Reply, Timings};
 use crate::tensor::Tensor;
@@ -45,6 +45,7 @@ impl<M: Engine> Line<M> {
         let watched = leading.then(|| self.hub.watchdog.enter(&bay.brake, run, started));
         let brake = bay.brake.clone();
         let (results, timings) = self.score(&mut bay, &jobs);
+        let position = bay.lane.as_ref().and_then(Runner::position);
         let took = started.elapsed();
         let too_long = watched.is_some_and(|number| self.hub.watchdog.leave(number));
         brake.end();
@@ -66,7 +67,8 @@ impl<M: Engine> Line<M> {
         counters.ran(rows, took);
         for (job, result) in jobs.into_iter().zip(results) {
             let queue = started.saturating_duration_since(job.queued);
-            self.finish(job, result, Timings { queue, ..timings }, (rows, took));
+            let timings = Timings { queue, ..timings };
+            self.finish(job, result, timings, (rows, took), position);
         }
         bay
     }
@@ -142,7 +144,14 @@ impl<M: Engine> Line<M> {
     }
 
     /// Counts, tells the guards, keeps a sample, replies: once the impressions are written, where they are wanted.
-    fn finish(&self, job: Job, result: Outputs, timings: Timings, whole: (usize, Duration)) {
+    fn finish(
+        &self,
+        job: Job,
+        result: Outputs,
+        timings: Timings,
+        whole: (usize, Duration),
+        position: Option<Position>,
+    ) {
         let request = &job.request;
         let counters = if job.origin == Origin::Shadow {
             &self.shadowed
@@ -201,6 +210,7 @@ impl<M: Engine> Line<M> {
                 bundle: self.bundle.clone(),
                 outputs: pick(outputs, &request.wanted),
                 timings,
+                position,
             });
             Box::new(move || {
                 let _ = reply.send(replied);

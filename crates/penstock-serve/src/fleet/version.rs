@@ -31,6 +31,7 @@ impl<M: Engine> Version<M> {
         let options = Options {
             threads,
             functions: spec.functions.clone(),
+            following: spec.following.clone(),
         };
         caught(|| M::open(&spec.folder, &options)).map(Arc::new)
     }

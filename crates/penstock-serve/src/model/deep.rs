@@ -1,16 +1,19 @@
 //! A deep model: rows from a mapped snapshot, the rest by its dense graph.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock_table::{Bag, Pooling, Snapshot};
+use penstock_table::{Bag, Pooling, Snapshot, View};
 use serde::Deserialize;
 
-use super::Stopper;
+use super::dense::Lanes;
 use super::graph::{Graph, Run, value};
 use super::linear::{Scaled, sigmoid, standardised};
+use super::live::{Live, Position};
 use super::manifest::broken;
 use super::matrix::{Keys, Matrix};
+use super::{Options, Stopper};
 use crate::error::{Fault, Result};
 use crate::tensor::Data;
 
@@ -54,10 +57,44 @@ enum FeedKind {
 }
 
 pub(super) struct DeepScorer {
-    snapshot: Snapshot,
-    pub graph: Graph,
+    rows: Rows,
+    /// As the bundle has it.
+    graph: Graph,
     feeds: Vec<Feed>,
     numbers: Vec<Scaled>,
+}
+
+/// Where rows come from.
+enum Rows {
+    Snapshot(Arc<Snapshot>),
+    /// Rows and graph follow a chain; a lane each holds the other.
+    Live(Live, Lanes),
+}
+
+/// What one run reads its rows from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Snapshot(&'a Snapshot),
+    View(&'a View),
+}
+
+impl Source<'_> {
+    fn pool(&self, bags: &[Bag], pooling: Pooling, out: &mut [f32]) -> Result<()> {
+        let done = match self {
+            Source::Snapshot(rows) => rows.pool(bags, pooling, 1, out),
+            Source::View(rows) => rows.pool(bags, pooling, 1, out),
+        };
+        done.map_err(|error| Fault::internal(error.to_string()))
+    }
+
+    fn lookup(&self, slot: u32, keys: &[u64], out: &mut [f32]) -> Result<()> {
+        let done = match self {
+            Source::Snapshot(rows) => rows.lookup(slot, keys, out),
+            Source::View(rows) => rows.lookup(slot, keys, out),
+        };
+        done.map(drop)
+            .map_err(|error| Fault::internal(error.to_string()))
+    }
 }
 
 /// The part of a snapshot's record that names its slots (training/artefacts.py).
@@ -67,9 +104,10 @@ struct Recorded {
 }
 
 impl DeepScorer {
-    pub fn open(folder: &Path, form: DeepForm, threads: usize) -> Result<DeepScorer> {
+    pub fn open(folder: &Path, form: DeepForm, options: &Options) -> Result<DeepScorer> {
         let fault = |error: &dyn std::fmt::Display| broken(folder, error);
         let snapshot = Snapshot::open(&folder.join(ROWS), None).map_err(|error| fault(&error))?;
+        let snapshot = Arc::new(snapshot);
         let recorded: Recorded = serde_json::from_str(snapshot.plan())
             .map_err(|error| broken(folder, format!("{ROWS}: its record: {error}")))?;
         let slot = |name: &String| {
@@ -126,20 +164,67 @@ impl DeepScorer {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let graph = Graph::open(folder, DENSE, threads)?;
+        let graph = Graph::open(folder, DENSE, options.threads)?;
         if !graph.outputs.iter().any(|output| output.name == LOGIT) {
             return Err(broken(folder, format!("{DENSE} has no output '{LOGIT}'")));
         }
+        let rows = match &options.following {
+            None => Rows::Snapshot(snapshot),
+            Some(following) => {
+                let live = Live::new(&snapshot, graph.clone(), following)?;
+                Rows::Live(live, Lanes::default())
+            }
+        };
         Ok(DeepScorer {
-            snapshot,
+            rows,
             graph,
             feeds,
             numbers: form.numbers,
         })
     }
 
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        match &self.rows {
+            Rows::Snapshot(snapshot) => snapshot.clone(),
+            Rows::Live(live, _) => live.pin().rows.snapshot().clone(),
+        }
+    }
+
+    /// A lane's own session.
+    pub fn run(&self) -> Result<Run> {
+        match &self.rows {
+            Rows::Snapshot(_) => self.graph.run(),
+            Rows::Live(live, lanes) => {
+                let side = live.pin();
+                Ok(side.dense.graph().run()?.among(lanes, &side.dense))
+            }
+        }
+    }
+
+    /// What follows a chain, and how many lanes there are; None where nothing does.
+    pub fn live(&self) -> Option<(&Live, usize)> {
+        match &self.rows {
+            Rows::Snapshot(_) => None,
+            Rows::Live(live, lanes) => Some((live, Arc::strong_count(lanes) - 1)),
+        }
+    }
+
+    /// Opens the base of a bundle's folder beside what is shown.
+    pub fn stage(&self, folder: &Path, at: Position) -> Result<()> {
+        let (live, _) = self
+            .live()
+            .ok_or_else(|| Fault::internal("it follows no chain"))?;
+        let graph = Graph::open(folder, DENSE, self.graph.threads())?;
+        let names = |graph: &Graph| -> Vec<String> {
+            graph.inputs.iter().map(|i| i.name.clone()).collect()
+        };
+        if names(&graph) != names(&self.graph) {
+            return Err(broken(
+                folder,
+                "its dense graph reads other inputs than the one that is served",
+            ));
+        }
+        live.stage(&folder.join(ROWS), graph, at)
     }
 
     /// Probabilities of label 1, and what looking the rows up took.
@@ -152,11 +237,22 @@ impl DeepScorer {
         let mut out = Vec::with_capacity(matrix.rows);
         let mut looked_up = Duration::ZERO;
         let numbers = standardised(&self.numbers, matrix);
+        // All of the run sees the side that is shown as it begins: rows and weights of one delta.
+        let side = self.live().map(|(live, _)| live.pin());
+        let rows = match (&self.rows, &side) {
+            (_, Some(side)) => {
+                run.follow(&side.dense)?;
+                run.position = Some(side.position);
+                Source::View(&side.rows)
+            }
+            (Rows::Snapshot(rows), None) => Source::Snapshot(rows),
+            (Rows::Live(..), None) => unreachable!("what is live has a side"),
+        };
         for start in (0..matrix.rows).step_by(BLOCK) {
             stopper.check()?;
             let stop = matrix.rows.min(start + BLOCK);
             let began = Instant::now();
-            let inputs = self.inputs(matrix, &numbers, start, stop)?;
+            let inputs = self.inputs(rows, matrix, &numbers, start, stop)?;
             looked_up += began.elapsed();
             run.run(inputs, |outputs| {
                 let logit = outputs
@@ -179,6 +275,7 @@ impl DeepScorer {
 
     fn inputs(
         &self,
+        source: Source,
         matrix: &Matrix,
         numbers: &[f32],
         start: usize,
@@ -193,24 +290,19 @@ impl DeepScorer {
             parts = matrix.fields.iter().map(|f| part(f, start, stop)).collect();
             &parts
         };
-        let fault = |error: penstock_table::ArtefactError| Fault::internal(error.to_string());
         let mut inputs = Vec::with_capacity(self.feeds.len());
         for feed in &self.feeds {
             let given = match &feed.kind {
                 FeedKind::Pooled(slots, pooling, width) => {
                     let bags: Vec<Bag> = slots.iter().map(|&(f, s)| bag(s, &fields[f])).collect();
                     let mut out = vec![0.0_f32; rows * width];
-                    self.snapshot
-                        .pool(&bags, *pooling, 1, &mut out)
-                        .map_err(fault)?;
+                    source.pool(&bags, *pooling, &mut out)?;
                     value(&[rows, *width], Data::F32(out))?
                 }
                 FeedKind::Rows(field, slot, dim) => {
                     let keys = &fields[*field];
                     let mut found = vec![0.0_f32; keys.keys.len() * dim];
-                    self.snapshot
-                        .lookup(*slot, &keys.keys, &mut found)
-                        .map_err(fault)?;
+                    source.lookup(*slot, &keys.keys, &mut found)?;
                     let (longest, out) = padded(keys, &found, *dim);
                     value(&[rows, longest, *dim], Data::F32(out))?
                 }

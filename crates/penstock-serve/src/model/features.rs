@@ -99,7 +99,7 @@ impl FeatureModel {
             }
             "deep" => {
                 let form: DeepForm = manifest.form(folder)?;
-                Scorer::Deep(DeepScorer::open(folder, form, options.threads)?)
+                Scorer::Deep(DeepScorer::open(folder, form, options)?)
             }
             other => {
                 return Err(broken(
@@ -172,7 +172,7 @@ impl FeatureModel {
     }
 
     pub fn desk(&self) -> Result<Desk> {
-        let run = self.deep().map(|deep| deep.graph.run()).transpose()?;
+        let run = self.deep().map(DeepScorer::run).transpose()?;
         Ok(Desk {
             work: Workspace::default(),
             mapped: Mapped::default(),

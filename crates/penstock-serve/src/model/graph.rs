@@ -7,6 +7,8 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor as OrtTensor, TensorElementType, ValueType};
 
+use super::dense::{Dense, Lanes};
+use super::live::Position;
 use super::manifest::broken;
 use crate::error::{Fault, Kind, Result};
 use crate::tensor::{Data, Datatype, Tensor, TensorSpec, Texts};
@@ -31,8 +33,9 @@ fn is_loaded() -> bool {
 }
 
 /// A model's graph, as bytes: each lane makes its own session of it.
+#[derive(Clone)]
 pub(super) struct Graph {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     threads: usize,
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
@@ -41,6 +44,10 @@ pub(super) struct Graph {
 pub(super) struct Run {
     session: Session,
     options: Arc<RunOptions<NoSelectedOutputs>>,
+    /// Of a model that follows a chain: whose session it is, a place among its lanes, and where the last run stood.
+    dense: u64,
+    _lane: Option<Lanes>,
+    pub position: Option<Position>,
 }
 
 impl Graph {
@@ -52,7 +59,7 @@ impl Graph {
         let bytes = std::fs::read(folder.join(name))
             .map_err(|error| broken(folder, format!("{name}: {error}")))?;
         let mut graph = Graph {
-            bytes,
+            bytes: Arc::new(bytes),
             threads: threads.max(1),
             inputs: vec![],
             outputs: vec![],
@@ -81,17 +88,58 @@ impl Graph {
             .commit_from_memory(&self.bytes)
     }
 
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same graph with other weights in it.
+    pub fn with_bytes(&self, bytes: Vec<u8>) -> Graph {
+        Graph {
+            bytes: Arc::new(bytes),
+            ..self.clone()
+        }
+    }
+
+    pub fn session_of(&self) -> Result<Session> {
+        self.session().map_err(internal)
+    }
+
     pub fn run(&self) -> Result<Run> {
         let made = || Ok((self.session()?, RunOptions::new()?));
-        let (session, options) = made().map_err(|e: ort::Error| Fault::internal(e.to_string()))?;
+        let (session, options) = made().map_err(internal)?;
         Ok(Run {
             session,
             options: Arc::new(options),
+            dense: 0,
+            _lane: None,
+            position: None,
         })
     }
 }
 
 impl Run {
+    /// As one of the lanes of a model that follows a chain.
+    pub fn among(self, lanes: &Lanes, dense: &Dense) -> Run {
+        Run {
+            dense: dense.number,
+            _lane: Some(lanes.clone()),
+            ..self
+        }
+    }
+
+    /// From here on it runs this graph.
+    pub fn follow(&mut self, dense: &Dense) -> Result<()> {
+        if self.dense != dense.number {
+            dense.exchange(&mut self.session)?;
+            self.dense = dense.number;
+        }
+        Ok(())
+    }
+
     pub fn options(&self) -> Arc<RunOptions<NoSelectedOutputs>> {
         self.options.clone()
     }

@@ -5,13 +5,16 @@
 
 mod cells;
 mod deep;
+mod dense;
 mod encode;
 mod features;
 mod graph;
+mod initialisers;
 mod inputs;
 mod kinds;
 mod linear;
 mod lists;
+mod live;
 mod manifest;
 mod mapping;
 mod matrix;
@@ -38,6 +41,8 @@ use deep::DeepScorer;
 use features::{Desk, FeatureModel};
 use graph::Run;
 pub use graph::load_runtime;
+use live::Live;
+pub use live::{Following, Position, Progress};
 use manifest::{Manifest, broken};
 use tensors::TensorsModel;
 
@@ -59,6 +64,8 @@ pub struct Options {
     pub threads: usize,
     /// Addresses of the plan's user functions, by name; a plan that has others is refused.
     pub functions: HashMap<String, usize>,
+    /// How it follows a chain; None: it stays as the bundle has it.
+    pub following: Option<Following>,
 }
 
 /// One request's part of a run.
@@ -102,6 +109,11 @@ impl Model {
             let signature = model.signature(&manifest.algorithm);
             (Form::Features(Box::new(model)), signature)
         };
+        let has_tables = matches!(&kind, Form::Features(model) if model.deep().is_some());
+        if options.following.is_some() && !has_tables {
+            let said = "only models with embedding tables follow a chain";
+            return Err(broken(folder, said));
+        }
         let mut warm_up = warm::rows(folder, &signature.inputs);
         if warm_up.is_empty() {
             let columns = matches!(kind, Form::Features(_));
@@ -138,11 +150,58 @@ impl Model {
     }
 
     /// The rows that it maps; None where it has none.
-    pub fn snapshot(&self) -> Option<&Snapshot> {
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.deep().map(DeepScorer::snapshot)
+    }
+
+    fn deep(&self) -> Option<&DeepScorer> {
         match &self.kind {
-            Form::Features(model) => model.deep().map(DeepScorer::snapshot),
+            Form::Features(model) => model.deep(),
             Form::Tensors(_) => None,
         }
+    }
+
+    // --- following a chain ---
+
+    fn live(&self) -> Result<(&Live, usize)> {
+        let live = self.deep().and_then(DeepScorer::live);
+        live.ok_or_else(|| Fault::invalid("only models with embedding tables follow a chain"))
+    }
+
+    /// How far it has followed; None where it does not.
+    pub fn progress(&self) -> Option<Progress> {
+        self.live().ok().map(|(live, _)| live.progress())
+    }
+
+    /// Applies a delta's parts, which lead to `to`. Nothing is changed where it fails.
+    pub fn apply_delta(&self, records: &[&[u8]], to: Position) -> Result<()> {
+        let (live, lanes) = self.live()?;
+        live.apply(records, to, lanes)
+    }
+
+    /// Says where the bundle that was opened stands in its chain.
+    pub fn stands_at(&self, at: Position) -> Result<()> {
+        self.live().map(|(live, _)| live.stands_at(at))
+    }
+
+    /// Opens a newer base, which lies in a folder, beside what is shown. Deltas go there until `show_base`.
+    pub fn stage_base(&self, folder: &Path, at: Position) -> Result<()> {
+        Manifest::read(folder)?;
+        let deep = self
+            .deep()
+            .ok_or_else(|| Fault::invalid("it follows no chain"))?;
+        deep.stage(folder, at)
+    }
+
+    /// Shows the staged base, if there is one.
+    pub fn show_base(&self) -> Result<()> {
+        let (live, lanes) = self.live()?;
+        live.show(lanes)
+    }
+
+    /// Everything that the chain had at this time (milliseconds since the epoch) was applied.
+    pub fn is_current(&self, at_ms: u64) -> Result<()> {
+        self.live().map(|(live, _)| live.is_current(at_ms))
     }
 
     /// A worker's own way to run it.
@@ -271,6 +330,14 @@ impl Lane {
 
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
+    }
+
+    /// Where in its chain the model stood as the last run saw it; None where it follows none.
+    pub fn position(&self) -> Option<Position> {
+        match &self.seat {
+            Seat::Features(desk) => desk.run().and_then(|run| run.position),
+            Seat::Tensors(_) => None,
+        }
     }
 
     pub fn model(&self) -> &Arc<Model> {

@@ -187,6 +187,15 @@ pub fn reply(reply: &Reply, id: Option<String>) -> ModelInferResponse {
             reply.bundle.as_ref().to_owned(),
         )),
     };
+    let mut parameters = HashMap::from([("bundle".to_owned(), bundle)]);
+    if let Some(at) = &reply.position {
+        for (name, number) in [("generation", at.generation), ("sequence", at.sequence)] {
+            let number = InferParameter {
+                parameter_choice: Some(ParameterChoice::Int64Param(number as i64)),
+            };
+            parameters.insert(name.to_owned(), number);
+        }
+    }
     let raw = |tensor: &Tensor| {
         let mut bytes = Vec::new();
         binary::write(&tensor.data, &mut bytes);
@@ -196,7 +205,7 @@ pub fn reply(reply: &Reply, id: Option<String>) -> ModelInferResponse {
         model_name: reply.model.clone(),
         model_version: reply.version.as_ref().to_owned(),
         id: id.unwrap_or_default(),
-        parameters: HashMap::from([("bundle".to_owned(), bundle)]),
+        parameters,
         raw_output_contents: reply.outputs.iter().map(raw).collect(),
         outputs: reply
             .outputs

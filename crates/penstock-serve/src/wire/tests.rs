@@ -81,6 +81,7 @@ fn reply(outputs: Vec<Tensor>) -> Reply {
         bundle: Arc::from("sha256:00"),
         outputs,
         timings: Timings::default(),
+        position: None,
     }
 }
 

@@ -104,7 +104,8 @@ impl Packer {
         }
         let keys = |keys: &mut Vec<u64>| keys.drain(..).flat_map(u64::to_le_bytes).collect();
         let (rows, gone): (Vec<u8>, Vec<u8>) = (keys(&mut self.keys), keys(&mut self.gone));
-        self.body.reserve(rows.len() + self.values.len() + gone.len());
+        self.body
+            .reserve(rows.len() + self.values.len() + gone.len());
         self.body.extend(rows);
         self.body.append(&mut self.values);
         self.body.extend(gone);

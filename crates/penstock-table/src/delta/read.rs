@@ -28,8 +28,14 @@ pub struct Record<'a> {
 
 #[derive(Clone, Debug)]
 pub enum Content<'a> {
-    Rows { part: u32, blocks: Vec<Block<'a>> },
-    Dense { part: u32, weights: Vec<Weight<'a>> },
+    Rows {
+        part: u32,
+        blocks: Vec<Block<'a>>,
+    },
+    Dense {
+        part: u32,
+        weights: Vec<Weight<'a>>,
+    },
     Commit(Commit<'a>),
     /// Model, plan, base, and what the writer added.
     Base([&'a str; 4]),
@@ -225,7 +231,9 @@ fn weights(mut rest: &[u8]) -> Result<Vec<Weight<'_>>> {
         let slice = take(&mut rest, 16)?;
         let (first, count) = (long(slice, 0), long(slice, 8));
         if first.checked_add(count).is_none_or(|end| end > whole) {
-            return Err(DeltaError::Damaged("a weight has more values than its shape"));
+            return Err(DeltaError::Damaged(
+                "a weight has more values than its shape",
+            ));
         }
         let values = take(&mut rest, 4 * count as usize)?;
         let finite = |value: &[u8; 4]| f32::from_le_bytes(*value).is_finite();

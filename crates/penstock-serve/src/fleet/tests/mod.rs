@@ -50,6 +50,7 @@ impl Host {
                 reference,
                 copy: String::new(),
                 functions: Default::default(),
+                following: None,
                 quarantined: None,
             };
             ((*label).to_owned(), spec)

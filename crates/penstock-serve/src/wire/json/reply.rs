@@ -29,6 +29,11 @@ pub fn reply(reply: &Reply, call: &Call) -> Encoded {
     }
     json.extend_from_slice(b",\"parameters\":{\"bundle\":");
     string(&mut json, reply.bundle.as_bytes());
+    if let Some(at) = &reply.position {
+        let (generation, sequence) = (at.generation, at.sequence);
+        let said = format!(",\"generation\":{generation},\"sequence\":{sequence}");
+        json.extend_from_slice(said.as_bytes());
+    }
     json.extend_from_slice(b"},\"outputs\":[");
     let mut any_binary = false;
     for (at, output) in reply.outputs.iter().enumerate() {
