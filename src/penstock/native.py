@@ -1,7 +1,7 @@
 """The one door to Rust: everything `penstock._native` offers, under the names the house uses.
 
 Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`,
-or `RowError`, `ArtefactError` and `LogFault` with what belongs to them; callers add the file, the step and the hint.
+or `RowError`, `ArtefactError`, `LogFault` and `ViewFault` with what belongs to them; callers add the file, the step and the hint.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from penstock._native import (
     ServedModel,
     Snapshot,
     Tables,
+    View,
+    ViewFault,
+    ViewJoiner,
+    ViewRows,
+    ViewStore,
     carry,
     compact_keys,
     csv_reader,
@@ -64,6 +69,11 @@ __all__ = [
     "ServedModel",
     "Snapshot",
     "Tables",
+    "View",
+    "ViewFault",
+    "ViewJoiner",
+    "ViewRows",
+    "ViewStore",
     "carry",
     "compact_keys",
     "csv_reader",

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = re.compile(r"\"((?:FLOW|EXPR|DATA|OPER|FEAT|TRAIN|RUN|REG|SERV|STRM)\d{3})\"")
+CODE = re.compile(r"\"((?:FLOW|EXPR|DATA|OPER|FEAT|TRAIN|RUN|REG|SERV|STRM|VIEW)\d{3})\"")
 
 
 def codes_in_source() -> set[str]:

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::views::ViewsSpec;
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Desired {
@@ -32,6 +34,8 @@ pub struct ModelSpec {
     pub optional: bool,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub views: Option<ViewsSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -94,6 +94,7 @@ fn request(model: &str, version: Option<&str>, x: &[f32]) -> Request {
         trace: Trace::default(),
         arrived: Instant::now(),
         decoded_in: Duration::ZERO,
+        fetched: None,
     }
 }
 
