@@ -1,7 +1,8 @@
 """The one door to Rust: everything `penstock._native` offers, under the names the house uses.
 
 Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`,
-or `RowError`, `ArtefactError`, `LogFault` and `ViewFault` with what belongs to them; callers add the file, the step and the hint.
+or `RowError`, `ArtefactError`, `LogFault` and `ViewFault` with what belongs to them; callers add the file, the step
+and the hint.
 """
 
 from __future__ import annotations

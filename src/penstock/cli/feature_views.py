@@ -18,7 +18,9 @@ _PLACES = click.option(
     "--in", "places", multiple=True, type=click.Path(path_type=Path), metavar="FILE|DIR",
     help="Where views are declared; default: this folder and those in it.",
 )  # fmt: skip
-_REGISTRY = click.option("--registry", default="", metavar="URL", help="Whose models are looked through; default: yours.")
+_REGISTRY = click.option(
+    "--registry", default="", metavar="URL", help="Whose models are looked through; default: yours."
+)
 
 
 @click.command("ls")
@@ -89,9 +91,7 @@ def show(view: str, places: tuple[Path, ...], registry: str, as_json: bool) -> N
 @click.option("--follow", is_flag=True, help="Go on as events come, until it is stopped; one view a process.")
 @click.option("--anew", is_flag=True, help="Empty the views there and read their sources from the start.")
 @_JSON
-def materialise(
-    file: Path, views: tuple[str, ...], address: str, follow: bool, anew: bool, as_json: bool
-) -> None:
+def materialise(file: Path, views: tuple[str, ...], address: str, follow: bool, anew: bool, as_json: bool) -> None:
     """Write the VIEWS of a FILE (default: all) into an online store, from where it stands.
 
     Events, position and what is served are one transaction: stopped at any instant, it goes on from there.
@@ -105,7 +105,9 @@ def materialise(
     declared = read(file)
     chosen = [declared.view(name) for name in views or declared.views]
     if follow and len(chosen) != 1:
-        raise RequestError(f"--follow takes one view, and these are {len(chosen)}", "name it; a process each", "VIEW028")
+        raise RequestError(
+            f"--follow takes one view, and these are {len(chosen)}", "name it; a process each", "VIEW028"
+        )
     store = OnlineStore(address, create=True)
     done = []
     for view in chosen:
@@ -180,12 +182,17 @@ def _window(output: Mapping[str, Any]) -> str:
 
 def _readers(url: str) -> dict[str, list[str]]:
     """The newest version of each model, and the raw columns that it reads."""
+    from penstock.errors import PenstockError
     from penstock.registry import Registry
 
-    with Registry(url or None) as registry:
-        newest: dict[str, list[str]] = {}
-        for version in registry.list_versions():
-            name = f"{version.name}/{version.number}"
-            if all(other.partition("/")[0] != version.name for other in newest):
-                newest[name] = [column["name"] for column in version.signature.get("inputs", [])]
-        return newest
+    newest: dict[str, list[str]] = {}
+    try:
+        with Registry(url or None) as registry:
+            for version in registry.list_versions():
+                name = f"{version.name}/{version.number}"
+                if all(other.partition("/")[0] != version.name for other in newest):
+                    newest[name] = [column["name"] for column in version.signature.get("inputs", [])]
+    except PenstockError as error:
+        if url or error.code != "REG005":  # who has no registry has no models
+            raise
+    return newest

@@ -34,8 +34,8 @@ features.add_command(skew)
 @_SETTINGS
 @_JSON
 def check_command(file: Path, data: str | None, settings: tuple[str, ...], as_json: bool) -> int:
-    """Find every problem of a feature FILE, or a file of views, at once; nothing is read but the file, its dictionaries and
-    the headers of sources.
+    """Find every problem of a feature FILE, or a file of views, at once; nothing is read but the file, its
+    dictionaries and the headers of sources.
 
     Example:  penstock features check features.xml --columns clicks.parquet
     """

@@ -303,7 +303,8 @@ def _known(path: tuple[str | int, ...]) -> list[str]:
             part = Model
         else:
             part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples,
-                    "guards": Guards, "views": Views, "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
+                    "guards": Guards, "views": Views,
+                    "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
     return sorted(part.model_fields) if part is not None else []
 
 

@@ -118,7 +118,7 @@ def test_of_two_updaters_the_one_that_was_overtaken_is_refused(address: str, tmp
     store.declare(view)
     part = next(iter(sources.read(view)))
     store.add(view, part.rows, "", part.position)
-    with pytest.raises(DataError, match="VIEW026 .*somebody else writes it"):
+    with pytest.raises(DataError, match=r"VIEW026 .*somebody else writes it"):
         store.add(view, part.rows, "", part.position)
     assert store.stored("user_clicks").position == part.position
 
@@ -176,9 +176,9 @@ def test_killed_at_any_instant_the_store_is_at_a_position_and_holds_what_the_eve
         assert position >= seen
         assert told(store, view, 20_000) == wanted(moved[:position], 20_000)
         seen, kills = position, kills + 1
-        if kills == 6 or position == len(events):
+        if kills == 3 or position == len(events):
             break
-    assert 0 < seen
+    assert seen > 0
     materialise(OnlineStore(address), view)
     assert json.loads(OnlineStore(address).stored("user_clicks").position)["0"] == len(events)
     assert told(OnlineStore(address), view, 11_000) == wanted(moved, 11_000)
@@ -211,5 +211,5 @@ def test_addresses_and_names_that_are_none_are_refused(tmp_path: Path) -> None:
         OnlineStore("sqlite:x")
     with pytest.raises(DataError, match="VIEW021 there is no store in"):
         OnlineStore(f"lmdb:{tmp_path}/nothing")
-    with pytest.raises(DataError, match="VIEW023 .*has no view 'clicks'"):
+    with pytest.raises(DataError, match=r"VIEW023 .*has no view 'clicks'"):
         OnlineStore(f"lmdb:{tmp_path}/made", create=True).stored("clicks")

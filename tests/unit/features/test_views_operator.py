@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from penstock.cli.main import main
-from penstock.operators.base import CheckContext
 from penstock.data.schema import Column, Schema
 from penstock.features.views.operators import Views
+from penstock.operators.base import CheckContext
 
 from .views_cases import expected, shop
 
@@ -32,9 +32,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     pl.DataFrame(EVENTS).write_parquet("events.parquet")
     shop(tmp_path, 'type="parquet" path="events.parquet" time="s" unit="s"')
-    pl.DataFrame({"n": range(90), "user_id": [f"u{n % 4}" for n in range(90)], "s": [n // 2 for n in range(90)]}).write_parquet(
-        "samples.parquet"
-    )
+    pl.DataFrame(
+        {"n": range(90), "user_id": [f"u{n % 4}" for n in range(90)], "s": [n // 2 for n in range(90)]}
+    ).write_parquet("samples.parquet")
     (tmp_path / "flow.xml").write_text(FLOW)
     return tmp_path
 
@@ -53,7 +53,7 @@ def test_the_check_knows_what_comes_out_and_what_is_missing(folder: Path) -> Non
     told = [(fault.code, fault.message) for fault in step.check({"rows": schema}, CheckContext()).faults]
     assert told == [("VIEW012", "view 'user_clicks' gives 'city', which the samples have too")]
     checked = step.check({"rows": Schema((Column("user", None),))}, CheckContext())
-    assert {fault.code for fault in checked.faults} == {"OPER003", "VIEW011"}
+    assert {fault.code for fault in checked.faults} == {"OPER101", "VIEW011"}
     out = checked.outputs[""]
     assert isinstance(out, Schema)
     assert str(out.get("clicks").type) == "int64" and str(out.get("city").type) == "string"  # type: ignore[union-attr]

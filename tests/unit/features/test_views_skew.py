@@ -120,5 +120,5 @@ def test_the_command_tells_it_and_fails(
     out = capsys.readouterr().out
     assert "code 1" in out and '"served": 999' in out
     path.write_text("no json\n")
-    with pytest.raises(DataError, match="samples.jsonl:1 is no line"):
+    with pytest.raises(DataError, match=r"samples\.jsonl:1 is no line"):
         list(lines_of(path))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -38,8 +39,8 @@ VIEWS = """<views xmlns="urn:penstock:views:1" name="shop">
 </views>"""
 FLOW = """<flow xmlns="urn:penstock:flow:1" name="views"><node name="n" engine="local">
 <input name="rows" type="parquet" path="known.parquet"/>
-<process name="m" type="gbdt" from="rows" label="label" columns="price_now home clicks spend paid item_new" trees="8" leaves="7"
- min_rows="5"/>
+<process name="m" type="gbdt" from="rows" label="label" columns="price_now home clicks spend paid item_new"
+ trees="8" leaves="7" min_rows="5"/>
 <output name="out" type="model" from="m" path="model"/></node></flow>"""
 NOW_US = int(time.time() * 1e6)
 
@@ -137,7 +138,8 @@ def test_served_features_and_scores_are_the_offline_join_s_as_of_what_was_logged
     assert [{name: line["features"][name] for name in columns} for line in lines] == offline.select(columns).to_dicts()
     assert [line["features"]["user_id"] for line in lines] == ["u3"] * 6
     assert [line["features"]["item_id"] for line in lines] == items
-    assert reply["outputs"][0]["data"] == load(shop / "model").score(offline).to_list()
+    scores = np.asarray(reply["outputs"][0]["data"], np.float32)
+    assert scores.tolist() == np.asarray(load(shop / "model").score(offline), np.float32).tolist()
 
 
 def test_what_the_client_sends_itself_stays(url: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import ProblemsFound, RequestError, did_you_mean
+from penstock.errors import Problem, ProblemsFound, RequestError, did_you_mean
 from penstock.features.views import parse
 from penstock.features.views.model import View, ViewsFile
 
@@ -20,7 +20,8 @@ Readers = Mapping[str, Sequence[str]]
 
 def find(places: Sequence[Path]) -> list[ViewsFile]:
     """The views files among files and in folders, however deep. Raises `ProblemsFound` for those with problems."""
-    files, problems = [], []
+    files: list[ViewsFile] = []
+    problems: list[Problem] = []
     for path in _files(places):
         try:
             files.append(parse.read(path))

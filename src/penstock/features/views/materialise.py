@@ -32,10 +32,10 @@ class Written:
 def materialise(
     store: OnlineStore, view: View, *, anew: bool = False, follow: bool = False, told: Told = lambda written: None
 ) -> Written:
-    """Add to a view the events after its position; each batch of them, their blobs and the position are one transaction.
+    """Add to a view the events after its position; each batch, its blobs and the position are one transaction.
 
-    Killed at any instant it goes on from there when it is run again. `anew`: from the source's start. `follow`: does not
-    return. Raises what `sources.read` and `OnlineStore` raise.
+    Killed at any instant it goes on from there when it is run again. `anew`: from the source's start. `follow`: does
+    not return. Raises what `sources.read` and `OnlineStore` raise.
     """
     started = time.monotonic()
     store.declare(view, anew=anew)

@@ -122,7 +122,7 @@ class View:
                 }
                 for a in self.aggregates
             ],
-            "windows": [{"size_us": size, "every_us": every, "tumbling": tumbling} for size, every, tumbling in windows],
+            "windows": [{"size_us": s, "every_us": every, "tumbling": over} for s, every, over in windows],
             "ttl_us": self.ttl_us,
         }  # fmt: skip
         said = json.dumps([1, meaning], sort_keys=True, ensure_ascii=False).encode()

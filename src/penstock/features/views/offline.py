@@ -75,7 +75,7 @@ def refuse_taken(taken: Iterable[str], views: Sequence[View]) -> None:
 def write(
     samples: Iterable[pa.RecordBatch], views: Sequence[View], target: Path, scratch: Path | None, progress: Progress
 ) -> int:
-    """Writes the views' columns for each sample to a Parquet file; samples have their keys and `\\x01time`. The rows."""
+    """Writes the views' columns for each sample to a Parquet file; samples have keys and `\\x01time`. The rows."""
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory(prefix="penstock-views-", dir=scratch) as folder, told():

@@ -70,7 +70,9 @@ class OnlineStore:
         """One of them. Raises `DataError` VIEW023."""
         views = self.views()
         if name not in views:
-            hint = did_you_mean(name, views, f"it has {', '.join(views) or 'none'}; `penstock features materialise` adds one")
+            hint = did_you_mean(
+                name, views, f"it has {', '.join(views) or 'none'}; `penstock features materialise` adds one"
+            )
             raise DataError(f"{self.address.split('@')[-1]} has no view '{name}'", hint, "VIEW023")
         return views[name]
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from penstock.data.schema import Column, Info, Schema
 from penstock.errors import PenstockError, ProblemsFound, RequestError, did_you_mean
-from penstock.features.views import offline, parse
+from penstock.features.views import offline, parse, sources
 from penstock.features.views.model import ARROW, View
 from penstock.operators.base import (
     CheckContext,
@@ -34,9 +34,9 @@ class Views(Process):
     """Adds the columns of feature views, as of each row's time: the newest events up to it, and none after it.
 
     One row out for each row in, in order; the views' columns come last (int64, f64, string or bool). Null where the
-    entity has no event yet or none within the view's TTL; counts and sums are 0 then. A row whose key or time is null is
-    such a row. Of events at one time, the one that the source has later is the newest. Times are timestamps, dates or
-    numbers with `unit`.
+    entity has no event yet or none within the view's TTL; counts and sums are 0 then. A row whose key or time is null
+    is such a row. Of events at one time, the one that the source has later is the newest. Times are timestamps, dates
+    or numbers with `unit`.
     Memory does not grow with the rows; files as large as what is joined lie in the run store meanwhile.
     Errors: a key or time of a wrong type, a column that two views have.
     """
@@ -61,8 +61,8 @@ class Views(Process):
             views = self.views()
         except PenstockError:
             return (path,)
-        sources = [(view.base, view.source) for view in views if view.source.type]
-        found = [p for base, source in sources for p in _paths(base, source.type, source.attrs)]
+        files = [(view.base, view.source) for view in views if view.source.type]
+        found = [p for base, source in files for p in _paths(base, source.type, source.attrs)]
         return (path, *dict.fromkeys(found))
 
     def views(self) -> list[View]:
@@ -92,18 +92,21 @@ class Views(Process):
     def run(self, inputs: Mapping[str, Any], context: RunContext) -> pl.LazyFrame:
         import polars as pl
 
-        views, frame = self.views(), inputs[self.from_]
+        views = self.views()
+        frame: pl.LazyFrame = inputs[self.from_]
         names = list(dict.fromkeys(name for view in views for name, _ in view.entity.keys))
-        time = offline.sources.timed(frame, self.time, self.unit).alias("\x01time")
+        time = sources.timed(frame, self.time, self.unit).alias("\x01time")
         asked = frame.select(*(pl.col(name) for name in names), time)
         for view in views:
-            offline.sources.keyed(view, frame)
+            sources.keyed(view, frame)
 
         def batches() -> Iterator[pa.RecordBatch]:
             yield from context.batches(asked)
 
         target = context.scratch / "views.parquet"
-        offline.write(batches(), views, target, context.scratch, lambda what, rows: context.progress(f"{rows:,} {what}"))
+        offline.write(
+            batches(), views, target, context.scratch, lambda what, rows: context.progress(f"{rows:,} {what}")
+        )
         return pl.concat([frame, pl.scan_parquet(target)], how="horizontal")
 
 

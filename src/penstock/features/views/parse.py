@@ -140,7 +140,8 @@ class _Reading:
         names: dict[str, Column | Aggregate] = {}
         kinds: dict[str, str] = {}
         elements = [child for child in view.children if child.name in ("column", "aggregate")]
-        items = sorted([*columns, *aggregates], key=lambda item: item.line)
+        items: list[Column | Aggregate] = [*columns, *aggregates]
+        items.sort(key=lambda item: item.line)
         for element, item in zip(elements, items, strict=False):
             self.unique(element, item.name, names, "output")
             names[item.name] = item
@@ -256,7 +257,9 @@ class _Reading:
     def one_of(self, element: Element, what: str, value: str, known: tuple[str, ...]) -> str:
         if value in known:
             return value
-        self.report(element, "VIEW008", f"{what} is '{value}'", did_you_mean(value, known, f"one of {', '.join(known)}"))
+        self.report(
+            element, "VIEW008", f"{what} is '{value}'", did_you_mean(value, known, f"one of {', '.join(known)}")
+        )
         return known[0]
 
     def span(self, element: Element, what: str, text: str) -> int:

@@ -1,8 +1,8 @@
 """Served features against their offline recomputation: which columns differ, for how many rows, and likely why.
 
-In: lines of a host's sample log (`docs/serving.md`), each with the values that were served and, of each view, how far into its
-source the store was and as of when the row is. A value is worked out again twice: from the events that the store had
-(`at position`: on our own path nothing differs), and from all events that are known today, as a training set has them.
+In: lines of a host's sample log (`docs/serving.md`), each with the values that were served and, of each view, how far
+into its source the store was and as of when the row is. A value is worked out again twice: from the events that the
+store had (`at position`: on our own path nothing differs), and from all events known today, as a training set has them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 
 @dataclass
 class Compared:
-    """A column. `differ`: rows whose served value is not what training would have; `causes`: of these, by likely cause."""
+    """A column. `differ`: rows whose value is not what training would have; `causes`: these by likely cause."""
 
     view: str
     column: str
@@ -74,7 +74,7 @@ def lines_of(path: Path, most: int = 1_000_000) -> Iterator[dict[str, Any]]:
 
 
 def compare(views: Sequence[View], lines: Iterable[Mapping[str, Any]]) -> list[Compared]:
-    """Each column of the views that was served, in declared order. Rows are held in memory: give a sample of a long log."""
+    """Each column of the views that was served, in declared order. Rows are held in memory."""
     served: dict[str, list[_Served]] = {view.name: [] for view in views}
     for line in lines:
         for name, note in line.get("views", {}).items():
@@ -111,7 +111,7 @@ def _view(view: View, served: Sequence[_Served]) -> list[Compared]:
 
 
 def _cause(view: View, served: Row, columns: Iterable[str], known: Row, ageless: Row) -> Cause:
-    """Late data: the store had not seen the events. TTL: the values are another TTL's. Else something else made them."""
+    """Late data: the store had not seen the events. TTL: another one's values. Else other code made them."""
     given = [name for name in columns if name in served]
     unknown = {name: 0 if name in _counted(view) else None for name in given}
     if all(served[name] == known[name] for name in given):
@@ -145,7 +145,7 @@ def _recomputed(view: View, served: Sequence[_Served], *, at_position: bool) -> 
 
 
 class _Ranks:
-    """Positions in the order in which the store reached them. One updater moves forward, so one is never beside another."""
+    """Positions in the order in which the store reached them. One updater moves forward: none is beside another."""
 
     def __init__(self, served: Sequence[_Served]) -> None:
         reached = {json.dumps(s.at, sort_keys=True): s.at for s in served}
@@ -159,7 +159,9 @@ class _Ranks:
 
     def first(self, partition: str, offset: int) -> int:
         """The first position that an event lies before; beyond all of them if it lies before none."""
-        return bisect.bisect_right(self.ends.get(partition, []), offset) if partition in self.ends else len(self.positions)
+        return (
+            bisect.bisect_right(self.ends.get(partition, []), offset) if partition in self.ends else len(self.positions)
+        )
 
 
 def causes(compared: Iterable[Compared]) -> dict[str, int]:

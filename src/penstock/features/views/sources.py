@@ -108,13 +108,13 @@ def _of_files(view: View, position: Mapping[str, Any], most_rows: int) -> Iterat
     for name in todo:
         skip = done if name == current else 0
         stamp, rows = _stamp(name), skip
-        frame = _input(view, name).read(cast(RunContext, Asking(view.base)))
+        frame = cast("pl.LazyFrame", _input(view, name).read(cast(RunContext, Asking(view.base))))
         for part in _parts(view, frame, skip, most_rows):
             rows += part.num_rows
             offsets = pa.array(range(offset, offset + part.num_rows), pa.int64())
             offset += part.num_rows
-            said = {"files": read, "current": name, "stamp": stamp, "rows": rows, "offset": offset}
-            yield Part(part, offsets, json.dumps(said))
+            reached = {"files": read, "current": name, "stamp": stamp, "rows": rows, "offset": offset}
+            yield Part(part, offsets, json.dumps(reached))
         read[name] = stamp
         nothing = _batch(view, {})
         yield Part(nothing, pa.array([], pa.int64()), json.dumps({"files": read, "offset": offset}))
@@ -198,7 +198,9 @@ def _cast(name: str, kind: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def _missing(name: str, known: list[str]) -> DataError:
-    return DataError(f"there is no column '{name}'", did_you_mean(name, known, f"it has {', '.join(known[:8])}"), "VIEW025")
+    return DataError(
+        f"there is no column '{name}'", did_you_mean(name, known, f"it has {', '.join(known[:8])}"), "VIEW025"
+    )
 
 
 # --- topics ---------------------------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ def _value(value: Any, kind: str) -> Any:
         return None
     if not isinstance(value, _JSON[kind]) or (isinstance(value, bool) and kind != "bool"):
         raise ValueError
-    if kind == "int" and not -(1 << 63) <= value < 1 << 63:
+    if isinstance(value, int) and kind == "int" and not -(1 << 63) <= value < 1 << 63:
         raise ValueError
     return float(value) if kind == "float" else value
 
