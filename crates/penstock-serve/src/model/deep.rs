@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use penstock_table::{Bag, Pooling, Snapshot};
 use serde::Deserialize;
 
+use super::Stopper;
 use super::graph::{Graph, Run, value};
 use super::linear::{Scaled, sigmoid, standardised};
 use super::manifest::broken;
@@ -142,11 +143,17 @@ impl DeepScorer {
     }
 
     /// Probabilities of label 1, and what looking the rows up took.
-    pub fn scores(&self, matrix: &Matrix, run: &mut Run) -> Result<(Vec<f64>, Duration)> {
+    pub fn scores(
+        &self,
+        matrix: &Matrix,
+        run: &mut Run,
+        stopper: &Stopper,
+    ) -> Result<(Vec<f64>, Duration)> {
         let mut out = Vec::with_capacity(matrix.rows);
         let mut looked_up = Duration::ZERO;
         let numbers = standardised(&self.numbers, matrix);
         for start in (0..matrix.rows).step_by(BLOCK) {
+            stopper.check()?;
             let stop = matrix.rows.min(start + BLOCK);
             let began = Instant::now();
             let inputs = self.inputs(matrix, &numbers, start, stop)?;
