@@ -20,7 +20,7 @@ pub use keys::{Keys, identity};
 pub use lmdb::Lmdb;
 pub use redis::Redis;
 pub use state::State;
-pub use store::{About, Found, Store, add, open, read};
+pub use store::{About, Found, Kept, Store, add, open, read};
 pub use view::{Aggregate, Column, Function, Kind, View, Window};
 
 /// What goes wrong here; the control side has the codes.

@@ -9,7 +9,7 @@ use heed::{Database, Env, EnvOpenOptions, RwTxn, WithTls};
 
 use crate::Fault;
 use crate::keys::is_of;
-use crate::store::{About, Blobs, Store};
+use crate::store::{About, Blobs, Kept, Store};
 use crate::view::View;
 
 pub struct Lmdb {
@@ -89,11 +89,7 @@ impl Lmdb {
 }
 
 impl Store for Lmdb {
-    fn read(
-        &self,
-        views: &[&str],
-        keys: &[Vec<u8>],
-    ) -> Result<(Vec<Option<About>>, Vec<Option<Vec<u8>>>), Fault> {
+    fn read(&self, views: &[&str], keys: &[Vec<u8>]) -> Result<Kept, Fault> {
         let txn = self.env.read_txn().map_err(told)?;
         let about = views
             .iter()

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::Fault;
-use crate::store::{About, Blobs, Store};
+use crate::store::{About, Blobs, Kept, Store};
 use crate::view::View;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -226,11 +226,7 @@ fn text(bytes: Vec<u8>) -> Result<String, Fault> {
 }
 
 impl Store for Redis {
-    fn read(
-        &self,
-        views: &[&str],
-        keys: &[Vec<u8>],
-    ) -> Result<(Vec<Option<About>>, Vec<Option<Vec<u8>>>), Fault> {
+    fn read(&self, views: &[&str], keys: &[Vec<u8>]) -> Result<Kept, Fault> {
         self.with(|connection| {
             let about = views
                 .iter()

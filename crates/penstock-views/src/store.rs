@@ -26,14 +26,13 @@ pub struct About {
     pub position: String,
 }
 
+/// Of each view asked for, what is kept of it; of each key, its blob.
+pub type Kept = (Vec<Option<About>>, Vec<Option<Vec<u8>>>);
+
 /// Blobs by key.
 pub trait Store: Send + Sync {
     /// Of each view, what is kept of it, and of each key, its blob: all of one instant.
-    fn read(
-        &self,
-        views: &[&str],
-        keys: &[Vec<u8>],
-    ) -> Result<(Vec<Option<About>>, Vec<Option<Vec<u8>>>), Fault>;
+    fn read(&self, views: &[&str], keys: &[Vec<u8>]) -> Result<Kept, Fault>;
 
     /// Writes blobs and the view's position at once, where the position is still `expected`; else `Moved`.
     fn write(

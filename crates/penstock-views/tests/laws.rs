@@ -19,8 +19,14 @@ fn view() -> View {
     View {
         name: "v".into(),
         entity: "e".into(),
-        keys: vec![Column { name: "k".into(), kind: Kind::Str }],
-        inputs: vec![Column { name: "x".into(), kind: Kind::Float }],
+        keys: vec![Column {
+            name: "k".into(),
+            kind: Kind::Str,
+        }],
+        inputs: vec![Column {
+            name: "x".into(),
+            kind: Kind::Float,
+        }],
         columns: vec![("newest".into(), 0)],
         aggregates: vec![
             over("count", Function::Count, None, 0),
@@ -29,8 +35,16 @@ fn view() -> View {
             over("last", Function::Last, Some(0), 1),
         ],
         windows: vec![
-            Window { size_us: 60, every_us: 10, tumbling: false },
-            Window { size_us: 25, every_us: 25, tumbling: true },
+            Window {
+                size_us: 60,
+                every_us: 10,
+                tumbling: false,
+            },
+            Window {
+                size_us: 25,
+                every_us: 25,
+                tumbling: true,
+            },
         ],
         ttl_us: Some(80),
         fingerprint: 7,
@@ -104,7 +118,10 @@ fn sums_that_floats_would_lose_are_exact() {
 fn another_declaration_s_blob_is_refused() {
     let (view, mut blob) = (view(), Vec::new());
     State::default().encode(&view, &mut blob);
-    let other = View { fingerprint: 8, ..view };
+    let other = View {
+        fingerprint: 8,
+        ..view
+    };
     assert!(matches!(State::decode(&other, &blob), Err(Fault::Redeclared(name)) if name == "v"));
 }
 
@@ -114,18 +131,29 @@ fn views_and_keys_whose_names_run_together_are_kept_apart() {
     let store = open(&format!("lmdb:{}", folder.path().display()), true, 1 << 24).unwrap();
     let long = "k".repeat(300);
     for (name, keys) in [("v", ["ab", "a"]), ("bv", ["a", long.as_str()])] {
-        let view = View { name: name.into(), ..view() };
-        store.declare(&view, &serde_json::to_string(&view).unwrap(), false).unwrap();
+        let view = View {
+            name: name.into(),
+            ..view()
+        };
+        store
+            .declare(&view, &serde_json::to_string(&view).unwrap(), false)
+            .unwrap();
         let columns: [(&str, ArrayRef); 3] = [
             ("k", Arc::new(LargeStringArray::from(keys.to_vec()))),
             ("t", Arc::new(Int64Array::from(vec![1, 1]))),
-            ("x", Arc::new(arrow_array::Float64Array::from(vec![name.len() as f64; 2]))),
+            (
+                "x",
+                Arc::new(arrow_array::Float64Array::from(vec![name.len() as f64; 2])),
+            ),
         ];
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         assert_eq!(add(&*store, &view, &batch, "", "1").unwrap(), 0);
     }
     let newest = |name: &str, keys: Vec<&str>| {
-        let view = View { name: name.into(), ..view() };
+        let view = View {
+            name: name.into(),
+            ..view()
+        };
         let keys = Keys::new(vec![Arc::new(LargeStringArray::from(keys))]).unwrap();
         let found = read(&*store, &[(&view, &keys)], 2).unwrap().remove(0);
         format!("{:?}", found.values.column(0))
@@ -133,6 +161,15 @@ fn views_and_keys_whose_names_run_together_are_kept_apart() {
     assert!(newest("v", vec!["ab", "a"]).contains("1.0,\n  1.0"));
     assert!(newest("bv", vec!["a", &long]).contains("2.0,\n  2.0"));
     assert!(newest("v", vec![&long]).contains("null"));
-    store.declare(&View { name: "v".into(), ..view() }, "{}", true).unwrap();
+    store
+        .declare(
+            &View {
+                name: "v".into(),
+                ..view()
+            },
+            "{}",
+            true,
+        )
+        .unwrap();
     assert!(newest("v", vec!["a"]).contains("null") && newest("bv", vec!["a"]).contains("2.0"));
 }
