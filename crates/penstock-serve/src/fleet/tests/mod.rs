@@ -68,6 +68,7 @@ impl Host {
             guards: Default::default(),
             optional: false,
             limits: Default::default(),
+            views: None,
         };
         self.desired.models.insert(name.to_owned(), spec);
         self.desired.models.get_mut(name).unwrap()
