@@ -1,7 +1,8 @@
 """The one door to Rust: everything `penstock._native` offers, under the names the house uses.
 
-Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`, or
-`RowError`, `ArtefactError`, `DeltaFault` and `LogFault` with what belongs to them; callers add file, step and hint.
+Native errors arrive as `ValueError` (bad input; message says where and what), `OSError` (files), `MemoryError`,
+or `RowError`, `ArtefactError`, `DeltaFault`, `LogFault` and `ViewFault` with what belongs to them; callers add the
+file, the step and the hint.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ from penstock._native import (
     ServedModel,
     Snapshot,
     Tables,
+    View,
+    ViewFault,
+    ViewJoiner,
+    ViewRows,
+    ViewStore,
     carry,
     chain_note,
     compact_keys,
@@ -75,6 +81,11 @@ __all__ = [
     "ServedModel",
     "Snapshot",
     "Tables",
+    "View",
+    "ViewFault",
+    "ViewJoiner",
+    "ViewRows",
+    "ViewStore",
     "carry",
     "chain_note",
     "compact_keys",

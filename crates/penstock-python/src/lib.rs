@@ -9,6 +9,7 @@ mod serving;
 mod streams;
 mod tables;
 mod training;
+mod views;
 
 /// Batches are mapped into columns of some hundred kilobytes, which the system's allocator would give back and fault
 /// in again each time: a fifth of the whole on wide tables.
@@ -29,5 +30,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     serving::register(module)?;
     streams::register(module)?;
     tables::register(module)?;
-    training::register(module)
+    training::register(module)?;
+    views::register(module)
 }

@@ -40,6 +40,16 @@ pub struct Request {
     pub arrived: Instant,
     /// What decoding took.
     pub decoded_in: Duration,
+    /// What the host looked up for it.
+    pub fetched: Option<Arc<Fetched>>,
+}
+
+/// What feature views told of a request's entities, for the sample log.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The keys it was looked up by that the model itself does not read.
+    pub aside: Vec<Tensor>,
+    pub notes: Vec<crate::fleet::ViewNote>,
 }
 
 /// Where a request's time went.

@@ -1,4 +1,4 @@
-"""`penstock features`: check, apply and explain feature files. Each command parses, calls one function, prints."""
+"""`penstock features`: feature files and feature views. Each command parses, calls one function, prints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from penstock.cli.feature_views import ls, materialise, show, skew
 from penstock.errors import Problem, ProblemsFound, RequestError
 
 _FILE = click.Path(path_type=Path)
@@ -18,7 +19,13 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 @click.group()
 def features() -> None:
-    """Check, apply and explain feature files."""
+    """Check, apply and explain feature files; list, materialise and compare feature views."""
+
+
+features.add_command(ls)
+features.add_command(show)
+features.add_command(materialise)
+features.add_command(skew)
 
 
 @features.command("check")
@@ -27,7 +34,8 @@ def features() -> None:
 @_SETTINGS
 @_JSON
 def check_command(file: Path, data: str | None, settings: tuple[str, ...], as_json: bool) -> int:
-    """Find every problem of a feature FILE at once; nothing is read but the file and its dictionaries.
+    """Find every problem of a feature FILE, or a file of views, at once; nothing is read but the file, its
+    dictionaries and the headers of sources.
 
     Example:  penstock features check features.xml --columns clicks.parquet
     """

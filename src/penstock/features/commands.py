@@ -24,6 +24,7 @@ from penstock.features.names import split
 from penstock.features.parse import read
 from penstock.features.plan import Plan
 from penstock.features.resolve import resolve
+from penstock.features.views import parse as views_file
 from penstock.flow.values import run_date
 from penstock.operators.base import CheckContext, Fault
 from penstock.operators.catalog import operator
@@ -38,7 +39,9 @@ _LOOKED_AT = 10_000
 
 
 def check_file(file: Path, data: str | None = None, values: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
-    """Every problem of a feature file, sorted; `data` is a file whose columns it reads, where that is known."""
+    """Every problem of a feature file, or one of views, sorted; `data` has the columns that a feature file reads."""
+    if views_file.is_views_file(file):
+        return views_file.check(file)
     checked = _checked(file, _columns(data), values or {})
     faults = checked if isinstance(checked, list) else checked.faults
     return tuple(sorted(_problem(fault) for fault in faults))
@@ -132,10 +135,10 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     keys = [("slot", "id", "key", "weight", "text")]
     keys += [(f["slot"], str(f["id"]), f["key"], f"{f['weight']:g}", f["text"]) for f in found if "slot" in f]
     dense = [("dense", "value")] + [(f["dense"], f"{f['value']:.9g}") for f in found if "dense" in f]
-    return "\n\n".join(_aligned(rows) for rows in (keys, dense) if len(rows) > 1)
+    return "\n\n".join(aligned(rows) for rows in (keys, dense) if len(rows) > 1)
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)

@@ -174,6 +174,18 @@ class Following(Part):
     overlay_mb: Positive = 256
 
 
+class Views(Part):
+    """Feature views that the host fetches: an online store (`lmdb:PATH`, `redis://HOST:PORT/DB`) and names of views."""
+
+    store: str
+    use: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("use", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
 class Model(Part):
     """`versions`: label -> bundle folder, `models:/ctr/3` or `models:/ctr@live`; `traffic`: label -> percent."""
 
@@ -186,6 +198,7 @@ class Model(Part):
     guards: Guards = Guards()
     limits: Room = Room()
     live: Following | None = None
+    views: Views | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -245,6 +258,11 @@ class Config:
     def at(self, given: str) -> Path:
         """A path of the file: relative ones start at its folder."""
         return (self.path.parent / Path(given).expanduser()).absolute()
+
+    def store(self, address: str) -> str:
+        """The address of an online store, an LMDB folder's from the file's."""
+        place, mark, options = address.removeprefix("lmdb:").partition("?")
+        return f"lmdb:{self.at(place)}{mark}{options}" if address.startswith("lmdb:") else address
 
     def problem(self, path: tuple[str | int, ...], code: str, message: str, hint: str = "") -> Problem:
         return Problem(str(self.path), line_of(dict(self.lines), path), code, message, hint)
@@ -352,7 +370,7 @@ def _known(path: tuple[str | int, ...]) -> list[str]:
             part = Model
         else:
             part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples,
-                    "impressions": Impressions, "guards": Guards, "live": Following,
+                    "impressions": Impressions, "guards": Guards, "live": Following, "views": Views,
                     "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
     return sorted(part.model_fields) if part is not None else []
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.errors import PenstockError, Problem
+from penstock.errors import PenstockError, Problem, did_you_mean
 from penstock.serving.config import Config, Document, Model
 from penstock.serving.overrides import Override, Release, current
 from penstock.serving.references import Bundle, bundle_of, functions_of, misfits
@@ -55,7 +55,28 @@ def problems_of(config: Config, resolved: Resolved) -> list[Problem]:
                            "requests are written for the live version; serve it as a model of its own")
             for label, why in unfit(name, current(config, name, {}), resolved)
         ]  # fmt: skip
+        found += _lost_views(config, name, model)
     return sorted(found)
+
+
+def _lost_views(config: Config, name: str, model: Model) -> list[Problem]:
+    """Why a model's feature views cannot be fetched: a store that does not open, views that are not in it."""
+    if model.views is None:
+        return []
+    from penstock.features.views import OnlineStore
+
+    at = ("models", name, "views")
+    hint = "`penstock features materialise` writes them"
+    try:
+        known = OnlineStore(config.store(model.views.store)).views()
+    except PenstockError as fault:
+        said = f"the views of '{name}': {fault.message}"
+        return [config.problem((*at, "store"), "VIEW029", said, fault.hint or hint)]
+    return [
+        config.problem((*at, "use"), "VIEW029", f"the views of '{name}': the store has no view '{view}'",
+                       did_you_mean(view, known, hint))
+        for view in model.views.use if view not in known
+    ]  # fmt: skip
 
 
 def unfit(name: str, release: Release, resolved: Resolved) -> list[tuple[str, str]]:
@@ -78,6 +99,9 @@ def desired(
     for name, model in config.document.models.items():
         release = current(config, name, overrides)
         models[name] = _model(name, model, release, resolved, quarantined)
+        if model.views is not None:
+            address = config.store(model.views.store).partition("?")[0]
+            models[name]["views"] = {"store": address, "views": list(model.views.use)}
     document = config.document
     samples = None
     if document.samples is not None:

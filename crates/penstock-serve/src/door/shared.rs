@@ -109,6 +109,7 @@ pub fn request(
         trace,
         arrived,
         decoded_in: arrived.elapsed(),
+        fetched: None,
     }
 }
 

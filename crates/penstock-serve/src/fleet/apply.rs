@@ -13,6 +13,7 @@ use super::engine::Engine;
 use super::entry::Entry;
 use super::line::Naming;
 use super::version::Version;
+use super::views::Views;
 use super::{Fleet, Table};
 use crate::error::{Fault, Result};
 use crate::samples::{Impressions, Samples};
@@ -118,7 +119,19 @@ impl<M: Engine> Fleet<M> {
         let name: Arc<str> = Arc::from(name);
         let before = self.inner.table.load().get(&name).cloned();
         let (mut versions, mut faults) = (Versions::<M>::new(), BTreeMap::new());
-        if !unloaded {
+        let serving = before.as_ref().and_then(|entry| entry.views.clone());
+        let wanted = spec.views.as_ref().filter(|_| !unloaded);
+        let views = match Views::bring(wanted, serving.as_ref()) {
+            Ok(views) => views,
+            Err(why) => {
+                // What serves goes on as it is.
+                let said = |label: &String| (label.clone(), format!("its feature views: {why}"));
+                faults.extend(spec.versions.keys().map(said));
+                versions.extend(before.iter().flat_map(|entry| entry.versions.clone()));
+                serving
+            }
+        };
+        if !unloaded && faults.is_empty() {
             if before.is_none() {
                 // From now on it is known, and not yet ready.
                 let loading = spec
@@ -148,6 +161,7 @@ impl<M: Engine> Fleet<M> {
             self.keep_what_serves(spec, &mut versions, before.as_deref());
         }
         let mut entry = Entry::new(&name, spec, versions, faults, before.as_deref());
+        entry.views = views;
         entry.unloaded = unloaded;
         report.models.insert(name.to_string(), describe(&entry));
         self.replace(&name, Some(entry), report);

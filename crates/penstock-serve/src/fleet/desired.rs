@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::views::ViewsSpec;
 use crate::model::Following;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub struct ModelSpec {
     pub optional: bool,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub views: Option<ViewsSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

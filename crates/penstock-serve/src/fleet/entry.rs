@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::guards::Side;
 use super::split::{Split, sticky_key};
 use super::version::Version;
+use super::views::Views;
 use super::watch::{Identity, Watch};
 use crate::error::{Fault, Kind, Result};
 use crate::service::Request;
@@ -21,6 +22,8 @@ pub struct Entry<M: Engine> {
     pub faults: BTreeMap<String, String>,
     pub split: Split,
     pub watches: Vec<Arc<Watch>>,
+    /// What is looked up for its requests.
+    pub views: Option<Arc<Views>>,
     /// Taken out of service by hand.
     pub unloaded: bool,
 }
@@ -91,6 +94,7 @@ impl<M: Engine> Entry<M> {
             faults,
             split,
             watches,
+            views: None,
             unloaded: false,
         }
     }

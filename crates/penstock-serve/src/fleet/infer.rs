@@ -29,7 +29,17 @@ impl Drop for Waits {
 }
 
 impl<M: Engine> Fleet<M> {
-    pub(super) async fn answer(&self, request: Request) -> Result<Reply> {
+    pub(super) async fn answer(&self, mut request: Request) -> Result<Reply> {
+        let entry = self.entry(&request.model)?;
+        if let Some(views) = &entry.views {
+            let speaker = match &request.version {
+                Some(label) => entry.version(label)?,
+                None => entry.speaker()?,
+            };
+            let inputs = speaker.line.engine.signature().inputs.clone();
+            views.add(&mut request, &inputs).await?;
+        }
+        drop(entry);
         let request = Arc::new(request);
         for _ in 0..ROUTES {
             let route = self.entry(&request.model)?.route(&request)?;

@@ -29,6 +29,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod version;
+mod views;
 mod watch;
 mod watchdog;
 
@@ -48,6 +49,7 @@ pub use engine::{Engine, Runner, Stop};
 use entry::Entry;
 use hub::Hub;
 use markers::Markers;
+pub use views::{Note as ViewNote, ViewsSpec};
 
 use crate::model::Model;
 

@@ -37,7 +37,10 @@ pub fn write_rows(
         ("bundle", &sample.bundle),
         ("request", &request.trace.request),
     ];
-    let columns = columns(&request.tensors, deny);
+    let fetched = request.fetched.as_deref();
+    let aside = fetched.map_or(&[][..], |fetched| &fetched.aside);
+    let mut columns = columns(&request.tensors, deny);
+    columns.extend(self::columns(aside, deny));
     for row in 0..sample.rows {
         let _ = write!(buffer, "{{\"id\":");
         text(buffer, &id(request, row));
@@ -59,7 +62,11 @@ pub fn write_rows(
             buffer.push(b':');
             column.write(buffer, row);
         }
-        buffer.extend_from_slice(b"},\"score\":");
+        buffer.push(b'}');
+        if let Some(fetched) = fetched {
+            views(buffer, &fetched.notes, row);
+        }
+        buffer.extend_from_slice(b",\"score\":");
         match sample.scores.get(row) {
             Some(score) => number(buffer, f64::from(*score), &score.to_string()),
             None => buffer.extend_from_slice(b"null"),
@@ -67,6 +74,24 @@ pub fn write_rows(
         buffer.push(b'}');
         ended(buffer);
     }
+}
+
+/// What was read of each view: how far into its source the store was, and as of when the row is.
+fn views(buffer: &mut Vec<u8>, notes: &[crate::fleet::ViewNote], row: usize) {
+    buffer.extend_from_slice(b",\"views\":{");
+    for (number, note) in notes.iter().enumerate() {
+        if number > 0 {
+            buffer.push(b',');
+        }
+        text(buffer, &note.view);
+        let _ = write!(
+            buffer,
+            ":{{\"at\":{},\"as_of_us\":{}}}",
+            note.at,
+            note.as_of_us(row)
+        );
+    }
+    buffer.push(b'}');
 }
 
 struct Column<'a> {

@@ -69,6 +69,7 @@ impl Host {
             guards: Default::default(),
             optional: false,
             limits: Default::default(),
+            views: None,
         };
         self.desired.models.insert(name.to_owned(), spec);
         self.desired.models.get_mut(name).unwrap()
@@ -95,6 +96,7 @@ fn request(model: &str, version: Option<&str>, x: &[f32]) -> Request {
         trace: Trace::default(),
         arrived: Instant::now(),
         decoded_in: Duration::ZERO,
+        fetched: None,
     }
 }
 

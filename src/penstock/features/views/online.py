@@ -1,0 +1,113 @@
+"""The online store: one packed blob an entity and view, in LMDB (`lmdb:PATH`) or Redis (`redis://HOST:PORT/DB`)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import pyarrow as pa
+
+from penstock import native
+from penstock.errors import DataError, RequestError, did_you_mean
+from penstock.features.views.faults import told
+from penstock.features.views.model import ARROW, View
+from penstock.streams.settings import size_bytes
+
+#: How large an LMDB file may become: it takes room as it grows, not before.
+SIZE = "64GiB"
+
+
+class Stored(NamedTuple):
+    """A view as a store knows it: its declaration for the kernel, and how far into its source its blobs go."""
+
+    name: str
+    declared: Mapping[str, Any]
+    position: str
+
+
+@dataclass(frozen=True)
+class Values:
+    """What was read of a view: a row for each key asked for. `as_of_us`: int64, as of when each row is."""
+
+    rows: pa.RecordBatch
+    position: str
+    as_of_us: pa.Array
+
+
+class OnlineStore:
+    """An online store by its address. Threads may share it; processes open their own.
+
+    `lmdb:PATH[?size=64GiB]`: a folder of this machine, read without waiting while one process writes.
+    `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. Raises `RequestError` VIEW027 for other addresses, `DataError` VIEW021
+    where it cannot be opened.
+    """
+
+    def __init__(self, address: str, *, create: bool = False) -> None:
+        place, _, options = address.partition("?")
+        given = dict(parse_qsl(options))
+        if not place.startswith(("lmdb:", "redis://")) or set(given) - {"size"}:
+            hint = "lmdb:PATH, lmdb:PATH?size=64GiB or redis://HOST:PORT/DB"
+            raise RequestError(f"'{address}' is no address of a store of views", hint, "VIEW027")
+        try:
+            room = size_bytes(given.get("size", SIZE))
+        except (ValueError, KeyError):
+            raise RequestError(f"size is '{given['size']}'", "4GiB, 64GiB", "VIEW027") from None
+        self.address = address
+        with told():
+            self._store = native.ViewStore(place, create, room)
+
+    def views(self) -> dict[str, Stored]:
+        """Every view that was declared here."""
+        with told():
+            return {name: Stored(name, json.loads(said), at) for name, said, at in self._store.views()}
+
+    def stored(self, name: str) -> Stored:
+        """One of them. Raises `DataError` VIEW023."""
+        views = self.views()
+        if name not in views:
+            hint = did_you_mean(
+                name, views, f"it has {', '.join(views) or 'none'}; `penstock features materialise` adds one"
+            )
+            raise DataError(f"{self.address.split('@')[-1]} has no view '{name}'", hint, "VIEW023")
+        return views[name]
+
+    def declare(self, view: View, *, anew: bool = False) -> None:
+        """Make a view known. Raises `DataError` VIEW022 where it was declared otherwise; `anew` empties it then."""
+        with told():
+            self._store.declare(view.native, anew)
+
+    def add(self, view: View, rows: pa.RecordBatch, expected: str, position: str) -> int:
+        """Add events (`sources.Part.rows`) and move the position, in one transaction. How many had no key or time.
+
+        Raises `DataError` VIEW026 where the store does not stand at `expected`: somebody else writes the view.
+        """
+        with told():
+            return self._store.add(view.native, rows, expected, position)
+
+    def read(
+        self, views: Sequence[View], keys: Mapping[str, Sequence[Any] | pa.Array], at_us: int | None = None
+    ) -> list[Values]:
+        """What is known now (or at `at_us`, microseconds) of entities, all views as of one instant of the store.
+
+        keys: for each key column of the views' entities, a value a row; a null has no values.
+        """
+        batches = {}
+        for view in views:
+            if view.entity.name not in batches:
+                arrays = [pa.array(keys[name], ARROW[kind]) for name, kind in view.entity.keys]
+                batches[view.entity.name] = pa.RecordBatch.from_arrays(arrays, [n for n, _ in view.entity.keys])
+        asked = [(view.native, batches[view.entity.name]) for view in views]
+        with told():
+            found = self._store.read(asked, time.time_ns() // 1_000 if at_us is None else at_us)
+        return [Values(*each) for each in found]
+
+
+def local_folder(address: str) -> Path | None:
+    """The folder of an LMDB store."""
+    place = address.partition("?")[0]
+    return Path(place.removeprefix("lmdb:")) if place.startswith("lmdb:") else None
