@@ -119,8 +119,8 @@ def feed(topic: Topic, deltas: list[list[Record]], ends: threading.Event) -> Non
 def main() -> None:
     options = harness.arguments(__doc__)
     seconds = 4.0 if options.quick else 10.0
-    data = harness.HERE / ".data"
-    data.mkdir(exist_ok=True)
+    data = harness.HERE / ".data" / "serving"
+    data.mkdir(parents=True, exist_ok=True)
     bundle = bundles_of.deep_bundle(data, 3_000_000 if options.quick else 10_000_000)
     digest = bundles.digest_of_folder(bundle)
     os.sched_setaffinity(0, OTHERS)
