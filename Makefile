@@ -79,7 +79,7 @@ soak: .make/tensorflow  ## the slow ones: 100 kills, 6 GB through a flow, 100 mi
 MIRI := -Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks
 FUZZ_SECONDS ?= 120
 SANITIZED := $(CURDIR)/target/sanitize
-sanitize:  ## the table under ThreadSanitizer and Miri, its readers under fuzzing (nightly Rust, cargo-fuzz; half an hour)
+sanitize:  ## the table under ThreadSanitizer and Miri, its readers and the host's doors under fuzzing (nightly Rust, cargo-fuzz; 40 min)
 	@cargo +nightly --version >/dev/null || { echo "error: nightly Rust is not installed; hint: rustup toolchain install nightly"; exit 1; }
 	@cargo fuzz --version >/dev/null || { echo "error: cargo-fuzz is not installed; hint: cargo install cargo-fuzz"; exit 1; }
 	rustup component add --toolchain nightly rust-src miri
@@ -88,6 +88,8 @@ sanitize:  ## the table under ThreadSanitizer and Miri, its readers under fuzzin
 	MIRIFLAGS="$(MIRI)" cargo +nightly miri test --target-dir $(SANITIZED) -p penstock-table --test miri
 	for reader in checkpoint snapshot delta; do mkdir -p $(SANITIZED)/corpus/$$reader; (cd crates/penstock-table && \
 	  cargo +nightly fuzz run $$reader $(SANITIZED)/corpus/$$reader fuzz/seeds/$$reader -- -malloc_limit_mb=256 -max_total_time=$(FUZZ_SECONDS)) || exit 1; done
+	for door in json binary protobuf; do mkdir -p $(SANITIZED)/corpus/$$door; (cd crates/penstock-serve && \
+	  cargo +nightly fuzz run $$door $(SANITIZED)/corpus/$$door fuzz/seeds/$$door -- -malloc_limit_mb=512 -rss_limit_mb=1024 -max_total_time=$(FUZZ_SECONDS)) || exit 1; done
 
 docs: setup  ## write the generated pages and schemas anew
 	$(BIN)/python scripts/reference.py

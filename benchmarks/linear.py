@@ -44,6 +44,7 @@ from penstock.features.resolve import resolve
 from penstock.training.inputs import Layout
 from penstock.training.online import OnlineParameters, Targets, begin
 from penstock.training.online_cuts import Cuts, Position
+from penstock.training.online_operators import FACTOR_SHARE
 from penstock.training.online_scorer import Rates
 
 HERE = Path(__file__).resolve().parent
@@ -124,7 +125,7 @@ class Ours:
         """Seconds of processor time, progressive log loss, and (rows, summed loss) after each batch."""
         rates = Rates("ftrl", alpha, 1.0, 0.0, 0.0)
         if rank:
-            rates = Rates("ftrl", alpha, 1.0, 0.0, 0.0, rank, alpha, 1e-4, 0.01, 1)
+            rates = Rates("ftrl", alpha, 1.0, 0.0, 0.0, rank, alpha * FACTOR_SHARE, 1e-4, 0.01, 1)
         parameters = OnlineParameters(rates, 1, 256, 0, 1)
         blocks: list[tuple[int, float]] = []
         started = time.process_time()

@@ -30,6 +30,7 @@ def models() -> None:
 @click.option("--alias", "aliases", multiple=True, help="An alias that names the new version; may be repeated.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="May be repeated.")
 @click.option("--notes", default="", help="What a colleague should know of it.")
+@click.option("--metrics", "metrics", type=click.Path(path_type=Path), help="A JSON object, as `evaluate` writes it.")
 @click.option("--framework", default="", help="onnx lightgbm xgboost sklearn torch keras tensorflow; default: by PATH.")
 @click.option("--framework-version", default="", help="The version that made the model; recorded.")
 @click.option(
@@ -43,29 +44,29 @@ def models() -> None:
 @_REGISTRY
 @_JSON
 def push(
-    path: Path, name: str, aliases: tuple[str, ...], tags: tuple[str, ...], notes: str, framework: str,
-    framework_version: str, rows: Path | None, tolerance: float, unproven: bool, trust_pickle: bool, factory: str,
-    blobs: str, registry: str, as_json: bool,
+    path: Path, name: str, aliases: tuple[str, ...], tags: tuple[str, ...], notes: str, metrics: Path | None,
+    framework: str, framework_version: str, rows: Path | None, tolerance: float, unproven: bool, trust_pickle: bool,
+    factory: str, blobs: str, registry: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Store the model at PATH as the next version of NAME: a bundle's folder, or another framework's file.
 
     Foreign models are converted and proved: what would be served must score --rows (and awkward rows that are added)
     as the original does.
 
-    Example:  penstock models push out/model --name ctr --alias live
+    Example:  penstock models push out/model --name ctr --alias live --metrics out/metrics.json
     """
     from penstock.registry.arriving import arriving
     from penstock.registry.converting.request import Request
-    from penstock.registry.pushing import parse_tags
+    from penstock.registry.pushing import parse_tags, read_metrics
     from penstock.registry.telling import proof_line
 
-    said = parse_tags(tags)
+    said, judged = parse_tags(tags), read_metrics(metrics) if metrics else {}
     request = Request(
         str(path), framework, "", framework_version=framework_version, tolerance=tolerance, unproven=unproven,
         trust_pickle=trust_pickle, factory=factory, code_folder=str(Path.cwd()),
     )  # fmt: skip
     with arriving(request, rows) as (folder, proof), _opened(registry, blobs) as opened:
-        version = opened.push(folder, name, aliases=aliases, tags=said, notes=notes, proof=proof)
+        version = opened.push(folder, name, aliases=aliases, tags=said, metrics=judged, notes=notes, proof=proof)
     text = f"{version.uri}  {version.digest[:12]}  {version.size_bytes:,} bytes"
     shown = f"{text}\nproof: {proof_line(proof)}" if proof else text
     _print({**version.as_dict(), "proof": dict(version.proof)}, shown, as_json)

@@ -57,7 +57,7 @@ def go_live(folder: Path, run: Mapping[str, Any], tell: Callable[[str], None]) -
     outputs = {name: Path(path) for name, path in run["outputs"].items()}
     with _at_home(folder):
         tell("going live ...")
-        first, second = _push_twice(outputs["model.bundle"])
+        first, second = _push_twice(outputs["model.bundle"], run["metrics"]["model.quality"])
         config = folder / "serving.toml"
         write_text(config, SERVING.replace("ctr/1", f"ctr/{first}").replace("\n1 =", f"\n{first} ="))
         with _host(folder, config) as (http, grpc, start_s):
@@ -91,12 +91,12 @@ def _at_home(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _push_twice(bundle: Path) -> tuple[int, int]:
+def _push_twice(bundle: Path, metrics: Mapping[str, Any]) -> tuple[int, int]:
     from penstock.registry import Registry
 
     with Registry() as registry:
-        first = registry.push(bundle, "ctr", aliases=["live"], notes="penstock demo")
-        second = registry.push(bundle, "ctr", aliases=["canary"], notes="penstock demo, once more")
+        first = registry.push(bundle, "ctr", aliases=["live"], metrics=metrics, notes="penstock demo")
+        second = registry.push(bundle, "ctr", aliases=["canary"], metrics=metrics, notes="once more")
     return first.number, second.number
 
 

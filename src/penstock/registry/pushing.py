@@ -31,15 +31,17 @@ from penstock.registry.versions import who
 #: An upload that nobody moved on for so long belongs to a push that was killed.
 UPLOAD_S = 3600.0
 _MOVED_ON_S = 60.0
+_MOST_METRICS = 1 << 20
+_ONE_OBJECT = "one JSON object of numbers, such as the metrics.json of a flow's evaluate step"
 
 
 @dataclass(frozen=True)
 class Described:
-    """What is recorded beside a bundle. None: what the manifest says."""
+    """What is recorded beside a bundle. `metrics` are added to the manifest's; `lineage`: None is the manifest's."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
-    metrics: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] | None = None
     proof: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ def push(db: Database, store: Blobs, folder: Path, name: str, described: Describ
 def _row(
     text: str, manifest: Mapping[str, Any], files: Mapping[str, tuple[str, int]], described: Described
 ) -> dict[str, Any]:
-    metrics = described.metrics if described.metrics is not None else manifest.get("metrics", {})
+    metrics = {**manifest.get("metrics", {}), **described.metrics}
     lineage = described.lineage if described.lineage is not None else manifest.get("lineage", {})
     return {
         "digest": bundles.digest_of({path: sha256 for path, (sha256, _) in files.items()}),
@@ -171,3 +173,15 @@ def parse_tags(given: Sequence[str]) -> dict[str, str]:
             raise PushError(f"the tag '{text}' is not KEY=VALUE", "such as --tag team=ads", "REG007")
         found[key] = value
     return found
+
+
+def read_metrics(path: Path) -> dict[str, int | float]:
+    """The numbers of one JSON object, as a flow's `evaluate` writes them. Raises `PushError` (REG007) for others."""
+    try:
+        text = path.read_bytes() if path.stat().st_size <= _MOST_METRICS else b""
+        found = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise PushError(f"the metrics in {path} cannot be read: {error}", _ONE_OBJECT, "REG007") from None
+    if not isinstance(found, dict):
+        raise PushError(f"{path} holds no JSON object", _ONE_OBJECT, "REG007")
+    return {name: v for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -81,15 +81,16 @@ class Registry:
     ) -> Version:
         """Store the bundle in a folder as the next version of `name`, and let `aliases` name it.
 
-        `metrics` and `lineage` default to the manifest's. A bundle of an older format is migrated on the way. Raises
-        `BundleError` where the bundle is not whole, `UnknownVersion` for a bad name, `DataError` on a full disk.
+        `metrics` are added to the manifest's; `lineage` defaults to it. A bundle of an older format is migrated on
+        the way. Raises `BundleError` where the bundle is not whole, `UnknownVersion` for a bad name, `DataError` on a
+        full disk.
         """
         versions.check_model(name)
         for alias in aliases:
             versions.check_alias(alias)
         with self.database.write():
             pass  # a registry that is not there yet is made
-        described = pushing.Described(tags or {}, notes, metrics, lineage, proof or {})
+        described = pushing.Described(tags or {}, notes, metrics or {}, lineage, proof or {})
         with tempfile.TemporaryDirectory(prefix="penstock-push-") as scratch:
             folder = _migrated(local_path(str(bundle)), Path(scratch))
             number = pushing.push(self.database, self.blobs, folder, name, described)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: How far a step goes where `alpha` is not given.
 ALPHA = {"ftrl": 0.05, "adagrad": 0.05, "sgd": 0.002}
+#: Of alpha, where `factor_alpha` is not given: moving as far as weights, factors only add noise where pairs say little.
+FACTOR_SHARE = 0.3
 
 
 class _Online(Trainer):
@@ -101,7 +103,7 @@ class Fm(_Online):
 
     rank: int = Field(8, ge=1, le=256, description="factors a key")
     min_count: int = Field(2, ge=1, le=255, description="a key becomes a row of the model at this many sightings")
-    factor_alpha: float | None = Field(None, gt=0, description="how far factors move; default: as alpha")
+    factor_alpha: float | None = Field(None, gt=0, description="how far factors move; default: .3 alpha")
     factor_l2: float = Field(0.0001, ge=0, description="L2 of factors, applied where a batch touches them")
     spread: float = Field(0.01, ge=0, description="standard deviation of factors at first")
 
@@ -109,5 +111,5 @@ class Fm(_Online):
         from dataclasses import replace
 
         rates = super()._rates()
-        factor_alpha = self.factor_alpha if self.factor_alpha is not None else rates.alpha
+        factor_alpha = self.factor_alpha if self.factor_alpha is not None else rates.alpha * FACTOR_SHARE
         return replace(rates, rank=self.rank, factor_alpha=factor_alpha, factor_l2=self.factor_l2, spread=self.spread)

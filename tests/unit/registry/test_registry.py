@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -19,6 +20,8 @@ import sqlalchemy as sa
 from penstock.errors import PenstockError
 from penstock.registry import Cache, Registry, bundles, pushing
 from penstock.registry.blobs import Blobs
+from penstock.registry.faults import PushError
+from penstock.registry.pushing import read_metrics
 from penstock.registry.tables import version_files, versions
 from penstock.registry.versions import parse
 
@@ -305,3 +308,17 @@ def test_the_registry_may_move_with_its_folder(registry: Registry, bundle: Make,
 def test_the_blobs_are_read_only(registry: Registry, bundle: Make) -> None:
     registry.push(bundle(), "ctr")
     assert {oct(os.stat(p).st_mode & 0o777) for p in blob_files(registry)} == {"0o444"}
+
+
+def test_metrics_of_a_flow_are_added_to_the_manifests(registry: Registry, bundle: Make, tmp_path: Path) -> None:
+    place = tmp_path / "metrics.json"
+    place.write_text('{"auc": 0.76, "rows": 194, "by": "user_id", "pr_auc": null}\n')
+    version = registry.push(bundle("judged"), "ctr", metrics=read_metrics(place))
+    own = json.loads((bundle("judged") / "manifest.json").read_text())["metrics"]
+    assert registry.resolve("models:/ctr/1").metrics == version.metrics == {**own, "auc": 0.76, "rows": 194}
+    for bad in ("[1]", "{", ""):
+        place.write_text(bad)
+        with pytest.raises(PushError, match="REG007"):
+            read_metrics(place)
+    with pytest.raises(PushError, match="REG007"):
+        read_metrics(tmp_path / "absent.json")

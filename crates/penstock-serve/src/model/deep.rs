@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use penstock_table::{Bag, Pooling, Snapshot, View};
 use serde::Deserialize;
 
-use super::Options;
 use super::dense::Lanes;
 use super::graph::{Graph, Run, value};
 use super::linear::{Scaled, sigmoid, standardised};
 use super::live::{Live, Position};
 use super::manifest::broken;
 use super::matrix::{Keys, Matrix};
+use super::{Options, Stopper};
 use crate::error::{Fault, Result};
 use crate::tensor::Data;
 
@@ -228,7 +228,12 @@ impl DeepScorer {
     }
 
     /// Probabilities of label 1, and what looking the rows up took.
-    pub fn scores(&self, matrix: &Matrix, run: &mut Run) -> Result<(Vec<f64>, Duration)> {
+    pub fn scores(
+        &self,
+        matrix: &Matrix,
+        run: &mut Run,
+        stopper: &Stopper,
+    ) -> Result<(Vec<f64>, Duration)> {
         let mut out = Vec::with_capacity(matrix.rows);
         let mut looked_up = Duration::ZERO;
         let numbers = standardised(&self.numbers, matrix);
@@ -244,6 +249,7 @@ impl DeepScorer {
             (Rows::Live(..), None) => unreachable!("what is live has a side"),
         };
         for start in (0..matrix.rows).step_by(BLOCK) {
+            stopper.check()?;
             let stop = matrix.rows.min(start + BLOCK);
             let began = Instant::now();
             let inputs = self.inputs(rows, matrix, &numbers, start, stop)?;

@@ -16,7 +16,7 @@ use super::linear::{
 use super::manifest::{Manifest, broken};
 use super::mapping::{Mapped, Mapper, Workspace};
 use super::matrix::Matrix;
-use super::{Options, Signature};
+use super::{Options, Signature, Stopper};
 use crate::error::{Fault, Result};
 use crate::tensor::{Data, Datatype, Tensor, TensorSpec};
 
@@ -199,17 +199,18 @@ impl FeatureModel {
         Ok(given.rows)
     }
 
-    /// Scores what is in the matrix: [rows x classes], and what looking rows up took.
-    pub fn score(&self, desk: &mut Desk) -> Result<(Vec<f64>, Duration)> {
+    /// Scores what is in the matrix: [rows x classes], and what looking rows up took. `stopper` may end it.
+    pub fn score(&self, desk: &mut Desk, stopper: &Stopper) -> Result<(Vec<f64>, Duration)> {
+        stopper.check()?;
         let matrix = &desk.matrix;
         Ok(match &self.scorer {
-            Scorer::Trees(trees) => (trees.scores(matrix)?, Duration::ZERO),
+            Scorer::Trees(trees) => (trees.scores(matrix, stopper)?, Duration::ZERO),
             Scorer::Machine(machine) => (machine.scores(matrix)?, Duration::ZERO),
             Scorer::Online(online) => (online.scores(matrix)?, Duration::ZERO),
             Scorer::Deep(deep) => {
                 let run = desk.run.as_mut();
                 let run = run.ok_or_else(|| Fault::internal("a lane without a session"))?;
-                deep.scores(matrix, run)?
+                deep.scores(matrix, run, stopper)?
             }
         })
     }

@@ -8,6 +8,7 @@ use penstock_training::online::{
 };
 use serde::Deserialize;
 
+use super::Stopper;
 use super::manifest::{broken, text};
 use super::matrix::{Keys, Matrix};
 use super::trees::Trees;
@@ -85,7 +86,7 @@ impl TreeScorer {
     }
 
     /// [rows, classes].
-    pub fn scores(&self, matrix: &Matrix) -> Result<Vec<f64>> {
+    pub fn scores(&self, matrix: &Matrix, stopper: &Stopper) -> Result<Vec<f64>> {
         let classes = self.trees.classes;
         let mut out = vec![0.0; matrix.rows * classes];
         let mut wide = self
@@ -93,6 +94,7 @@ impl TreeScorer {
             .as_ref()
             .map(|columns| vec![0.0; columns.iter().map(Vec::len).sum()]);
         for (row, scores) in out.chunks_exact_mut(classes).enumerate() {
+            stopper.check()?;
             match (&self.columns, &mut wide) {
                 (Some(columns), Some(wide)) => {
                     let touched = spread(columns, matrix, row, wide);
@@ -302,4 +304,37 @@ pub(super) fn standardised(numbers: &[Scaled], matrix: &Matrix) -> Vec<f32> {
         }));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    const TREES: &str = "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nmax_feature_idx=0\n\
+        objective=binary sigmoid:1\n\nTree=0\nnum_leaves=2\nnum_cat=0\nsplit_feature=0\nthreshold=0.5\n\
+        decision_type=2\nleft_child=-1\nright_child=-2\nleaf_value=-1 1\n\nend of trees\n";
+
+    #[test]
+    fn a_run_over_many_rows_ends_when_it_is_stopped() {
+        let scorer = TreeScorer {
+            trees: Trees::parse(TREES).expect("trees"),
+            bias: 0.0,
+            weights: Weights::read(Path::new("nowhere"), KEYS, 0).expect("no fields, no file"),
+            columns: None,
+        };
+        let mut matrix = Matrix::new(1, 0);
+        (matrix.numbers, matrix.rows) = (vec![1.0; 1_000], 1_000);
+        let stopper = Stopper {
+            stopped: Default::default(),
+            run: None,
+        };
+        let scores = scorer.scores(&matrix, &stopper).expect("scores");
+        assert_eq!(scores, vec![sigmoid(1.0); 1_000]);
+        stopper.stop();
+        let late = scorer.scores(&matrix, &stopper).expect_err("stopped");
+        assert_eq!(late.kind, Kind::Late);
+        stopper.reset();
+        assert!(scorer.scores(&matrix, &stopper).is_ok());
+    }
 }

@@ -286,7 +286,7 @@ impl Lane {
                     calls.iter().map(|call| model.take(call, desk)).collect();
                 timings.features = began.elapsed();
                 let began = Instant::now();
-                let scored = self.stopper.check().and_then(|()| model.score(desk));
+                let scored = model.score(desk, &self.stopper);
                 let looked_up = scored.as_ref().map_or(Duration::ZERO, |(_, took)| *took);
                 timings.lookup = looked_up;
                 timings.run = began.elapsed().saturating_sub(looked_up);
