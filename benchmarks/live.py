@@ -119,8 +119,8 @@ def feed(topic: Topic, deltas: list[list[Record]], ends: threading.Event) -> Non
 def main() -> None:
     options = harness.arguments(__doc__)
     seconds = 4.0 if options.quick else 10.0
-    data = harness.HERE / ".data"
-    data.mkdir(exist_ok=True)
+    data = harness.HERE / ".data" / "serving"
+    data.mkdir(parents=True, exist_ok=True)
     bundle = bundles_of.deep_bundle(data, 3_000_000 if options.quick else 10_000_000)
     digest = bundles.digest_of_folder(bundle)
     os.sched_setaffinity(0, OTHERS)
@@ -143,6 +143,8 @@ def main() -> None:
             for at in range(1000):
                 host.ask(bodies[at % len(bodies)])
             pace_s = (time.perf_counter() - began) / 1000 / LOAD
+            harness.say("until the snapshot was verified once")
+            phase(host, bodies, pace_s, 3 * seconds)
             each = round(seconds / EVERY_S)
             rounds: dict[str, list[float]] = {}
             for turn in range(options.rounds):
@@ -154,9 +156,12 @@ def main() -> None:
                 busy = phase(host, bodies, pace_s, seconds)
                 ends.set()
                 feeder.join()
+                phase(host, bodies, pace_s, 1.0)
                 for name, of in (("idle", idle), ("busy", busy)):
                     for q in (50, 95, 99):
                         rounds.setdefault(f"{name}_p{q}_ms", []).append(float(np.percentile(of, q)))
+                said = (f"{name} p95 {rounds[f'{name}_p95_ms'][-1]:.2f} ms" for name in ("idle", "busy"))
+                harness.say("  " + ", ".join(said))
                 for q in (50, 95, 99):
                     ratio = rounds[f"busy_p{q}_ms"][-1] / rounds[f"idle_p{q}_ms"][-1]
                     rounds.setdefault(f"ratio_p{q}", []).append(ratio)

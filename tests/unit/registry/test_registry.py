@@ -145,11 +145,11 @@ def test_pushes_of_several_processes_get_consecutive_numbers(registry: Registry,
 
 def test_a_full_disk_leaves_no_half_blob_and_no_version(registry: Registry, bundle: Make) -> None:
     registry.push(bundle("small"), "ctr")
-    big = bundle("x" * 300_000)
+    big = bundle("x" * 3_000_000)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
         with pytest.raises(PenstockError, match=r"DATA012 cannot write .*blobs: it is too big"):
             registry.push(big, "ctr")
     finally:
