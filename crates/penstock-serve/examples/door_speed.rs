@@ -40,6 +40,7 @@ impl Service for Nothing {
                 Data::F32(vec![0.25; rows]),
             )],
             timings: Timings::default(),
+            position: None,
         })
     }
 

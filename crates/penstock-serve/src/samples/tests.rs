@@ -33,6 +33,7 @@ fn request() -> Arc<Request> {
         },
         arrived: Instant::now(),
         decoded_in: Duration::ZERO,
+        fetched: None,
     })
 }
 
