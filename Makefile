@@ -50,7 +50,7 @@ demo: setup  ## the main job on simulated click logs: raw logs -> samples -> fea
 	@touch $@
 
 test: .make/torch .make/clients  ## every test (real data where ../shared is present)
-	cargo test --release --quiet --workspace
+	cargo test --release --quiet --workspace --tests
 	$(BIN)/pytest -q -n 2 --dist worksteal --durations=25
 
 check: .make/torch  ## format, lint, types, layers, Rust lint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
@@ -254,7 +255,8 @@ def test_predict_names_a_missing_column_before_it_runs(rows: Rows) -> None:
     assert (fault.code, fault.hint) == ("TRAIN013", "did you mean 'age'?".replace("age", "agee"))
 
 
-def test_the_registry_is_asked_for_in_words() -> None:
+def test_the_registry_is_asked_for_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_REGISTRY", str(tmp_path / "nowhere"))
     predict = Predict.model_validate({"from": "x", "model": "models:/ctr@live"})
     [fault] = predict.check({"x": Schema.unknown()}, CheckContext()).faults
     assert (fault.code, "registry" in fault.message) == ("REG005", True)

@@ -202,10 +202,10 @@ def test_an_interrupted_step_goes_on(run: Any, tmp_path: Path, monkeypatch: pyte
     wanted = load(run(step(**attrs), given, threads=1).outputs[""].path)
     learn = Trainer._learn
 
-    def failing(self: Trainer, *given: Any) -> None:
+    def failing(self: Trainer, *given: Any) -> Any:
         if self.position.seen > 4000:
             raise KeyboardInterrupt
-        learn(self, *given)
+        return learn(self, *given)
 
     monkeypatch.setattr(Trainer, "_learn", failing)
     with pytest.raises(KeyboardInterrupt):
@@ -218,7 +218,14 @@ def test_an_interrupted_step_goes_on(run: Any, tmp_path: Path, monkeypatch: pyte
     assert {name: value for name, value in found.metrics.items() if name != "reading_waited"} == alike
 
 
-@pytest.mark.parametrize("instant", ["before it stands", "when it stands", "after the next checkpoint"])
+@pytest.mark.parametrize(
+    "instant",
+    [
+        pytest.param("before it stands", marks=pytest.mark.soak),
+        "when it stands",
+        pytest.param("after the next checkpoint", marks=pytest.mark.soak),
+    ],
+)
 def test_a_kill_while_the_best_epoch_is_kept_loses_no_better_one(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str
 ) -> None:

@@ -69,10 +69,10 @@ def test_a_cut_in_the_middle_changes_nothing_and_is_gone_on_from_to_the_bit(tmp_
         run = trainer(tables, model, settings)
         learn = run._learn
 
-        def failing(*given: Any, run: Trainer = run, learn: Any = learn, at: int = at) -> None:
+        def failing(*given: Any, run: Trainer = run, learn: Any = learn, at: int = at) -> Any:
             if run.position.seen >= at:
                 raise Stop
-            learn(*given)
+            return learn(*given)
 
         run._learn = failing  # type: ignore[method-assign]
         with pytest.raises(Stop):
@@ -156,10 +156,10 @@ def test_an_interrupted_run_that_accumulates_goes_on_to_the_bit(tmp_path: Path) 
     run = trainer(tables, model, settings)
     learn = run._learn
 
-    def failing(*given: Any) -> None:
+    def failing(*given: Any) -> Any:
         if run.position.seen >= 4200:
             raise KeyboardInterrupt
-        learn(*given)
+        return learn(*given)
 
     run._learn = failing  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
