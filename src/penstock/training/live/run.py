@@ -63,6 +63,7 @@ class Loop:
         self._lag_s, self._late = 0.0, False
         self._cut_at = self._whole_at = time.monotonic()
         self._cut_of = -1
+        self._base_of = 0
         self._drifting: set[str] = set()
         self.metrics_address = ""
 
@@ -237,7 +238,8 @@ class Loop:
             if self.publishing.publisher is None and self.gate.open:
                 self._add_base()
             self._publish()
-        if self.made is not None and now - self._base_at >= self.made.every_s and self.gate.open:
+        new = self.state.samples != self._base_of and self.gate.open
+        if self.made is not None and new and now - self._base_at >= self.made.every_s:
             self._add_base()
         if now - self._told_at >= document.watch.tell_s:
             self._tell(now)
@@ -293,7 +295,7 @@ class Loop:
                 self.publishing.begin(version.digest)
                 self._publish(whole=True)
             self.publishing.announce(version.uri, version.digest)
-        self._base_at = time.monotonic()
+        self._base_at, self._base_of = time.monotonic(), self.state.samples
         oldest = self.bases.forget()[0]
         if self.publishing is not None and self.publishing.publisher is not None and oldest.offset >= 0:
             self.publishing.publisher.trim(oldest.offset + 1)

@@ -88,7 +88,7 @@ def test_a_shut_gate_holds_versions_back_and_everybody_hears_why(
     address, heard = webhook
     upside_down = [{**record, "_label": 1 - record["_label"]} for record in records(rows(600, 1))]
     append(f"log:{tmp_path}/samples", upside_down)
-    more = "[train]\nbatch = 20\n[gates]\nhalf_life = 100\nauc = 0.55\npositives = 20\n[bases]\nevery_s = 0.3\n"
+    more = "[train]\nbatch = 20\n[gates]\nhalf_life = 100\nauc = 0.55\npositives = 20\n[bases]\nevery_s = 3\n"
     path = settings_file("lr", more + f"[watch]\ntell_s = 0.01\nwebhook = '{address}'\nlisten = '127.0.0.1:0'\n")
     from penstock.training.live.run import Loop
 
@@ -99,7 +99,7 @@ def test_a_shut_gate_holds_versions_back_and_everybody_hears_why(
         deadline = time.monotonic() + 60
         while (loop.state.samples < 600 or not heard) and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.5)
+        time.sleep(3.5)  # a version would have been due
         with urllib.request.urlopen(f"http://{loop.metrics_address}/metrics") as reply:
             seen.append(reply.read().decode())
         loop.stop()
