@@ -16,6 +16,7 @@ from penstock.data.toml_lines import line_of, lines_of
 from penstock.errors import Problem, ProblemsFound, did_you_mean
 
 MOST_BYTES = 4 << 20
+Location = tuple[str | int, ...]
 
 
 class Part(BaseModel):
@@ -44,12 +45,19 @@ class TomlFile(Generic[M]):
 
     path: Path
     document: M
-    lines: Mapping[tuple[str | int, ...], int]
+    lines: Mapping[Location, int]
 
     def at(self, given: str) -> Path:
         return (self.path.parent / Path(given).expanduser()).absolute()
 
-    def problem(self, path: tuple[str | int, ...], code: str, message: str, hint: str = "") -> Problem:
+    def address(self, given: str) -> str:
+        """A topic's address: the path of a `log:` starts at the file's folder."""
+        if not given.startswith("log:"):
+            return given
+        path, mark, options = given.removeprefix("log:").partition("?")
+        return f"log:{self.at(path)}{mark}{options}"
+
+    def problem(self, path: Location, code: str, message: str, hint: str = "") -> Problem:
         return Problem(str(self.path), line_of(dict(self.lines), path), code, message, hint)
 
 
@@ -72,16 +80,21 @@ def read(path: Path, kind: type[M], codes: Codes) -> TomlFile[M]:
     try:
         document = kind.model_validate(values)
     except ValidationError as error:
+        faults = {_place(fault["loc"]): fault for fault in error.errors()}
         raise ProblemsFound(
-            Problem(str(path), line_of(dict(lines), fault["loc"]), *_told(kind, fault, codes))
-            for fault in error.errors()
+            Problem(str(path), line_of(dict(lines), at), *_told(kind, at, fault, codes)) for at, fault in faults.items()
         ) from None
     return TomlFile(path, document, lines)
 
 
-def _told(kind: type[Part], fault: Any, codes: Codes) -> tuple[str, str, str]:
+def _place(location: Location) -> Location:
+    """Where a fault is; a value that may be of two types has two faults in one place."""
+    last = location[-1] if location else ""
+    return location[:-1] if isinstance(last, str) and (last == "float" or last.startswith("literal[")) else location
+
+
+def _told(kind: type[Part], at: Location, fault: Any, codes: Codes) -> tuple[str, str, str]:
     """Code, message, hint."""
-    at = fault["loc"]
     dotted = ".".join(str(step) for step in at)
     if fault["type"] == "extra_forbidden":
         known = sorted(_names(_part(kind, at[:-1])))
@@ -90,7 +103,7 @@ def _told(kind: type[Part], fault: Any, codes: Codes) -> tuple[str, str, str]:
             f"'{dotted}' is no setting",
             did_you_mean(str(at[-1]), known, f"known: {', '.join(known)}"),
         )
-    if fault["type"] == "missing":
+    if fault["type"] in ("missing", "too_short"):
         return codes.missing, f"'{dotted}' is missing", f"{codes.page} says what it is"
     said = fault["msg"].removeprefix("Value error, ")
     shown = f"{dotted} = {fault['input']!r}: " if dotted else ""
@@ -101,17 +114,19 @@ def _names(part: type[BaseModel] | None) -> list[str]:
     return [field.alias or name for name, field in part.model_fields.items()] if part else []
 
 
-def _part(kind: type[BaseModel], at: tuple[str | int, ...]) -> type[BaseModel] | None:
-    part: type[BaseModel] | None = kind
+def _part(kind: type[BaseModel], at: Location) -> type[BaseModel] | None:
+    """The table at a place of the file; None where no table of settings is there."""
+    found: Any = kind
     for step in at:
-        if part is None:
-            return None
-        field = next((f for name, f in part.model_fields.items() if step in (name, f.alias)), None)
-        part = _inner(field.annotation) if field else None
-    return part
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            field = next((f for name, f in found.model_fields.items() if step in (name, f.alias)), None)
+            found = _inner(field.annotation) if field else None
+        else:  # a name in a mapping
+            found = _inner(get_args(found)[1]) if get_origin(found) is Mapping else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
-def _inner(annotation: Any) -> type[BaseModel] | None:
+def _inner(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):
-        annotation = next(each for each in get_args(annotation) if each is not NoneType)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        return next(each for each in get_args(annotation) if each is not NoneType)
+    return annotation

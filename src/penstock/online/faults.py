@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.errors import PenstockError, RequestError
+from penstock.errors import PenstockError
 
 
 class StateError(PenstockError):
     """The state of a join cannot be used, or not written to (JOIN003 to JOIN006)."""
-
-
-def not_read(path: Path, said: str) -> RequestError:
-    return RequestError(f"{path} cannot be read: {said}", "docs/samples-from-behaviour.md shows a join file", "JOIN001")
 
 
 def in_use(folder: Path) -> StateError:

@@ -225,7 +225,7 @@ def test_a_state_is_one_processs_and_one_meanings(place: Place) -> None:
         ('"10s"', '"10 apples"', "3: JOIN002 lateness = '10 apples': a time such as"),
         ('[types.click]\nwindow = "60s"\n', "", "0: JOIN002 'types' is missing"),
         ("log:done", "log:shown", "9: JOIN002 impressions, feedback and samples are three topics"),
-        ("state =", "state", "2: JOIN001 it is no TOML"),
+        ("state =", "state", "2: JOIN001 it cannot be read"),
     ],
 )
 def test_every_problem_of_a_join_file_has_its_line(place: Place, old: str, new: str, said: str) -> None:

@@ -26,7 +26,7 @@ def roll_back(file: settings.File, *, to: str = "", skip: bool = False, take_ove
     base = chosen(bases.all(), to, document.model.name)
     with Registry() as registry, Lease(registry.database, document.model.name, take_over=take_over) as lease:
         came = newest_positions(folder)
-        with open_topic(settings.topic_address(file, document.samples.topic), create=False) as topic:
+        with open_topic(file.address(document.samples.topic), create=False) as topic:
             left_out = {str(p): came[p] for p in range(topic.partitions) if p in came} if skip else {}
         begin_from(folder, lease.generation, bases.place(base), {"base": base.version, "skip_to": left_out})
         return {

@@ -84,7 +84,7 @@ class Loop:
             stack.callback(self.learner.close)
             registry = stack.enter_context(Registry())
             self.lease = stack.enter_context(Lease(registry.database, document.model.name, take_over=self._take_over))
-            topic = stack.enter_context(open_topic(settings.topic_address(self.file, document.samples.topic)))
+            topic = stack.enter_context(open_topic(self.file.address(document.samples.topic)))
             self.cuts = LoopCuts(self.file.at(document.checkpoints.folder), self.lease, self.learner)
             self._resume(bundle, topic)
             self.cuts.begin()
@@ -261,7 +261,7 @@ class Loop:
         if self.learner.tables is None:
             said = f"rows of a model of '{self.bundle.algorithm}' cannot be published one by one"
             raise LiveError(said, "deep models can; [bases] publishes whole versions of any", "LIVE008")
-        topic = stack.enter_context(open_topic(settings.topic_address(self.file, wanted.topic)))
+        topic = stack.enter_context(open_topic(self.file.address(wanted.topic)))
         publishing = Publishing(wanted, topic, self.lease, self.learner, self.bundle.fingerprint)
         if self.state.samples:
             publishing.recover(self.state.chain, self._head())

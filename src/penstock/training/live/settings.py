@@ -180,12 +180,3 @@ def begin(given: str | int) -> str | int:
         hint = "start, end, 2026-11-22T08:00:00Z, or milliseconds since the epoch"
         raise RequestError(f"from '{given}' is no time", hint, "LIVE003") from None
     return math.floor((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def topic_address(file: File, given: str) -> str:
-    """Where a log's path is relative, it begins at the file's folder."""
-    scheme, _, rest = given.partition(":")
-    if scheme != "log" or rest.startswith(("/", "~")):
-        return given
-    path, mark, options = rest.partition("?")
-    return f"log:{file.at(path)}{mark}{options}"
