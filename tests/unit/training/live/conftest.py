@@ -60,15 +60,16 @@ def append(address: str, samples: Sequence[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, runner: Callable[[Path], Any]) -> Callable[[str], Path]:
-    """The bundle of a kind ("lr" or "deep"), made once a session, of one feature file."""
+    """The bundle of a kind ("lr" or "deep"), made once a session; "lr, other features" has another plan."""
     folder = tmp_path_factory.mktemp("models")
-    (folder / "features.xml").write_text(FEATURES)
     run = runner(folder)
 
     @cache
     def make(kind: str) -> Path:
-        operator, attrs = (Lr, LR) if kind == "lr" else (Deep, DEEP)
-        mapping = Features.model_validate({"from": "rows", "map": str(folder / "features.xml"), "keep": "label"})
+        operator, attrs = (Deep, DEEP) if kind == "deep" else (Lr, LR)
+        features = folder / f"{kind}.xml"
+        features.write_text(FEATURES.replace('seed="3"', 'seed="4"') if "other" in kind else FEATURES)
+        mapping = Features.model_validate({"from": "rows", "map": str(features), "keep": "label"})
         mapped = run(mapping, {"rows": rows(3000, 0)})
         roles = {"user": "slot", "item": "slot", "price": "dense"}
         step = operator.model_validate({"from": "rows", "label": "label", **attrs})
