@@ -365,7 +365,9 @@ def records(address: str, *, ticks: bool = False) -> list[dict[str, Any]]:
         for partition in range(topic.partitions):
             at = topic.start(partition)
             while at < topic.end(partition):
-                batch = topic.read(partition, at)
+                batch = topic.read(partition, at, wait_s=0.5)
+                if batch.next == at:  # behind the last is an open transaction
+                    break
                 found += [json.loads(r.value) for r in batch.records if ticks or b'"_tick_ms"' not in r.value[:12]]
                 at = batch.next
     return found

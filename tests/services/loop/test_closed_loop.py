@@ -22,6 +22,8 @@ from penstock.training.bundle import Bundle, load, one_batch
 from penstock.training.live import settings
 from penstock.training.live.learners import Learner, learner
 
+from ..streams.brokers import Broker
+from ..streams.conftest import kafka, redis  # noqa: F401
 from . import closed
 from .closed import ITEMS, USERS, Asker, Loop, Pace, Process, Told, Visitors
 
@@ -32,8 +34,8 @@ Floats = npt.NDArray[np.float64]
 def started(tmp_path: Path) -> Iterator[Callable[..., Loop]]:
     made: list[Loop] = []
 
-    def start(kind: str, pace: Pace, base: str = "") -> Loop:
-        loop = Loop(tmp_path / "loop", kind, base, pace)
+    def start(kind: str, pace: Pace, broker: Broker | None) -> Loop:
+        loop = Loop(tmp_path / "loop", kind, broker.address if broker else "", pace)
         made.append(loop)
         loop.start()
         return loop
@@ -51,12 +53,19 @@ def until(holds: Callable[[], bool], what: str, loop: Loop, patience_s: float = 
         time.sleep(0.1)
 
 
-def disturb(loop: Loop, kills: int, every_s: float, seed: int = 3) -> Counter[str]:
+def disturb(loop: Loop, broker: Broker | None, kills: int, every_s: float, seed: int = 3) -> Counter[str]:
     """Kill a part every so often and start it again; how often each was."""
     draws, killed = random.Random(seed), Counter[str]()
+    targets = [*loop.parts, *([broker] if broker else [])]
     for turn in range(kills):
         time.sleep(every_s * (0.5 + draws.random()))
-        part = loop.parts[turn % 3] if turn < 6 else draws.choice(loop.parts)
+        part = targets[turn % len(targets)] if turn < 2 * len(targets) else draws.choice(targets)
+        if isinstance(part, Broker):
+            killed[part.name] += 1
+            part.kill()
+            time.sleep(1.0)
+            part.start()
+            continue
         assert part.alive(), f"{part.name} ended by itself: {part.said()}"
         if part is loop.trainer:  # one that has not yet begun has nothing to lose
             generation = 1 + killed[part.name]
@@ -162,20 +171,30 @@ def undisturbed(loop: Loop, samples: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "kills", "every_s", "rate"),
+    ("kind", "where", "kills", "every_s", "rate"),
     [
-        ("deep", 6, 1.5, 300.0),
-        pytest.param("deep", 180, 20.0, 1000.0, marks=pytest.mark.soak),
+        ("deep", "log", 6, 1.5, 300.0),
+        pytest.param("deep", "log", 60, 20.0, 1000.0, marks=pytest.mark.soak),
+        pytest.param("deep", "kafka", 180, 20.0, 1000.0, marks=pytest.mark.soak),
+        pytest.param("deep", "redis", 30, 20.0, 1000.0, marks=pytest.mark.soak),
     ],
 )
 def test_whatever_is_killed_nothing_is_lost_or_doubled_and_what_is_served_was_learnt(
-    started: Callable[..., Loop], tmp_path: Path, kind: str, kills: int, every_s: float, rate: float
+    started: Callable[..., Loop],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    kind: str,
+    where: str,
+    kills: int,
+    every_s: float,
+    rate: float,
 ) -> None:
-    loop = started(kind, Pace(deterministic=True, checkpoint_s=min(every_s / 4, 5.0), batch=64))
+    broker: Broker | None = None if where == "log" else request.getfixturevalue(where)
+    loop = started(kind, Pace(deterministic=True, checkpoint_s=min(every_s / 4, 5.0), batch=64), broker)
     visitors = Visitors(loop, rate)
     visitors.start()
     try:
-        killed = disturb(loop, kills, every_s)
+        killed = disturb(loop, broker, kills, every_s)
     finally:
         told = visitors.stop()
     done = drained(loop, told)
@@ -186,4 +205,5 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled_and_what_is_served_was_le
     np.testing.assert_allclose(served(loop, (done["generation"], done["published"]["sequence"])), found, atol=1e-6)
     undisturbed(loop, done["samples"])
     assert trained(loop, "calm.toml", tmp_path / "two").tobytes() == found.tobytes()
-    print(f"killed {dict(killed)}; {len(told.impressions):,} impressions, {len(told.clicks):,} clicks")
+    asked = f"{len(told.impressions):,} impressions, {len(told.clicks):,} clicks, {told.failed:,} rows not answered"
+    print(f"killed {dict(killed)}; {asked}; {done['samples']:,} samples learnt")
