@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from penstock.registry.chain_records import Assembler, Whole
 from penstock.streams import open_topic
 
 sys.path.insert(0, str(harness.HERE.parent / "tests"))
-from services.loop.closed import RATE, Asker, Loop, Pace, Visitors, click
+from services.loop.closed import RATE, START_S, Asker, Loop, Pace, Visitors, click
 from services.streams.brokers import Broker, Kafka, Redis
 
 EVENTS_A_SECOND = 2000
@@ -100,16 +101,24 @@ class Tails:
                         reached = int(found.more["positions"]["samples"]["0"])
                         self.deltas.append(((found.generation, found.to), reached, now))
 
-    def covering(self, offset: int) -> tuple[tuple[int, int], float]:
-        """The first delta that has learnt from a sample, and when it was there."""
-        for head, reached, when in self.deltas:
-            if reached > offset:
-                return head, when
-        raise SystemExit(f"error: no delta covers the sample at offset {offset}")
+    def wait_for_deltas(self) -> None:
+        ends = time.monotonic() + START_S
+        while not self.deltas:
+            if time.monotonic() > ends:
+                raise SystemExit(f"error: nothing was published within {START_S:.0f} s: {self.loop.trainer.said()}")
+            time.sleep(0.05)
+
+    def covering(self, id: str) -> tuple[tuple[int, int], float] | None:
+        """The first delta that has learnt from a click's sample, and when it was there; None before that."""
+        offset = self.samples.get(id, (None, 0.0))[0]
+        if offset is None:
+            return None
+        at = bisect_right(self.deltas, offset, key=lambda delta: delta[1])
+        return (self.deltas[at][0], self.deltas[at][2]) if at < len(self.deltas) else None
 
 
-def probe(loop: Loop, asker: Asker, number: str) -> Probe:
-    """Show, click, and ask until the click shows."""
+def probe(loop: Loop, tails: Tails, asker: Asker, number: str) -> Probe:
+    """Show, click, and ask until an answer covers the click."""
     with open_topic(loop.feedback) as topic:
         user = f"probe-{number}"
         rows = [(user, None), ("nobody", None)]
@@ -125,7 +134,8 @@ def probe(loop: Loop, asker: Asker, number: str) -> Probe:
             reply = asker.ask(rows)
             one, other = (np.log(score / (1 - score)) for score in reply.scores)
             found.answers.append((reply.time, reply.at, float(one - other)))
-            if one - other > known / 2:
+            covering = tails.covering(found.id)
+            if covering is not None and reply.at >= covering[0]:
                 return found
             time.sleep(ASK_EVERY_S)
     raise SystemExit(f"error: the click of {found.id} was not served within {PATIENCE_S:.0f} s")
@@ -133,8 +143,9 @@ def probe(loop: Loop, asker: Asker, number: str) -> Probe:
 
 def judged(found: Probe, tails: Tails) -> dict[str, float]:
     """Freshness and its stages, seconds. Raises SystemExit where what was served is not what was learnt."""
-    offset, joined = tails.samples[found.id]
-    head, published = tails.covering(offset)
+    joined, covering = tails.samples[found.id][1], tails.covering(found.id)
+    assert covering is not None
+    head, published = covering
     served, at, weight = next(answer for answer in found.answers if answer[1] >= head)
     early = [each for each in found.answers if each[1] < head and each[2] > found.known / 2]
     if early or abs(weight - found.known) > CLOSE * found.known:
@@ -144,8 +155,8 @@ def judged(found: Probe, tails: Tails) -> dict[str, float]:
     return {"freshness": served - found.clicked, **stages}
 
 
-def visit(loop: Loop, over: Any) -> None:
-    visitors = Visitors(loop, EVENTS_A_SECOND / (1 + CLICKS))
+def visit(port: int, feedback: str, over: Any) -> None:
+    visitors = Visitors(port, feedback, EVENTS_A_SECOND / (1 + CLICKS))
     visitors.start()
     over.wait()
     visitors.stop()
@@ -155,10 +166,11 @@ def slices(loop: Loop, rounds: int, seconds: float) -> tuple[list[list[dict[str,
     """Probes of each slice of time, and the events a second that the join put out meanwhile."""
     spawn = multiprocessing.get_context("spawn")
     over = spawn.Event()
-    visitors = spawn.Process(target=visit, args=(loop, over))
+    visitors = spawn.Process(target=visit, args=(loop.port, loop.feedback, over))
     made: list[tuple[float, Probe]] = []
     with Tails(loop) as tails:
         visitors.start()
+        tails.wait_for_deltas()
         time.sleep(WARM_S)
         began, events = time.time(), tails.events
         ends = began + rounds * seconds
@@ -167,7 +179,7 @@ def slices(loop: Loop, rounds: int, seconds: float) -> tuple[list[list[dict[str,
             asker, turn = Asker(loop.port), 0
             while time.time() < ends:
                 turn += 1
-                made.append((time.time(), probe(loop, asker, f"{name}-{turn}")))
+                made.append((time.time(), probe(loop, tails, asker, f"{name}-{turn}")))
                 time.sleep(0.1)
             asker.close()
 

@@ -271,8 +271,8 @@ class Visitors:
     Clicks lie in `waiting` until the topic has acknowledged them: whoever is not heard says it again.
     """
 
-    def __init__(self, loop: Loop, rate: float, rows: int = 10, seed: int = 1) -> None:
-        self.loop, self.rate, self.rows = loop, rate, rows
+    def __init__(self, port: int, feedback: str, rate: float, rows: int = 10, seed: int = 1) -> None:
+        self.port, self.feedback, self.rate, self.rows = port, feedback, rate, rows
         self.told = Told()
         self.waiting: list[tuple[str, int]] = []
         self._lock, self._stopping = threading.Lock(), threading.Event()
@@ -294,7 +294,7 @@ class Visitors:
 
     def _ask(self) -> None:
         """At intended times: a late answer does not thin out the questions after it."""
-        asker, draws, number = Asker(self.loop.port), self._draws, 0
+        asker, draws, number = Asker(self.port), self._draws, 0
         every, at = self.rows / self.rate, time.monotonic()
         try:
             while not self._stopping.is_set():
@@ -333,7 +333,7 @@ class Visitors:
                     continue
                 self.told.clicked.update(id for id, _ in part)
                 try:
-                    topic = topic or open_topic(self.loop.feedback)
+                    topic = topic or open_topic(self.feedback)
                     click(topic, part)
                 except StreamError:  # said again, under the same name
                     time.sleep(0.2)

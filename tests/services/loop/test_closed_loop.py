@@ -191,7 +191,7 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled_and_what_is_served_was_le
 ) -> None:
     broker: Broker | None = None if where == "log" else request.getfixturevalue(where)
     loop = started(kind, Pace(deterministic=True, checkpoint_s=min(every_s / 4, 5.0), batch=64), broker)
-    visitors = Visitors(loop, rate)
+    visitors = Visitors(loop.port, loop.feedback, rate)
     visitors.start()
     try:
         killed = disturb(loop, broker, kills, every_s)
