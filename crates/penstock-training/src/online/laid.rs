@@ -146,7 +146,9 @@ impl Laid {
         for block in blocks {
             if block.table >= fields {
                 let field = block.table;
-                return invalid(format!("the delta is of table {field}, the model has {fields}"));
+                return invalid(format!(
+                    "the delta is of table {field}, the model has {fields}"
+                ));
             }
             if block.dim != dim {
                 let given = block.dim;

@@ -124,7 +124,7 @@ def test_a_trainer_that_was_killed_takes_back_what_its_hosts_had_got_since_its_c
     append(f"log:{tmp_path}/samples", strangers(1500, 2, 1000))
     command = [sys.executable, "-m", "penstock.cli", "online", "run", str(path)]
     with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         # All samples since the cut are published, and no other cut comes for a minute.
         while host.catch_up() and host.samples < 2500 and time.monotonic() < deadline:
             time.sleep(0.02)
