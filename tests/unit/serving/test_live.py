@@ -309,3 +309,25 @@ def test_a_newer_generation_takes_over_and_an_older_one_is_refused(trainer: Trai
     until(lambda: one.at() == (2, 2))
     assert one.ask([KEYS])[0] == [0.5]
     again.close()
+
+
+def test_a_version_of_another_chain_brings_its_chain_with_it(tmp_path: Path, host: Callable[..., Host]) -> None:
+    """As where an alias goes over to a second loop's version: the host is told of nothing but the version."""
+    first = Trainer(tmp_path, f"log:{tmp_path}/m")
+    second = Trainer(tmp_path / "second", f"log:{tmp_path}/m-2", generation=7, chain="m-2")
+    for trainer, value in ((first, 1.0), (second, 2.0)):
+        trainer.put(KEYS, value)
+        trainer.publish(c=value)
+    one = host(first, topic=f"log:{tmp_path}/{{chain}}")
+    assert one.at() == (1, 1) and one.ask([KEYS])[0] == [0.5]
+    file = one.folder / "serving.toml"
+    file.write_text(file.read_text().replace(str(first.first), str(second.first)))
+    until(lambda: one.at() == (7, 1))
+    first.put(KEYS, 5.0)
+    first.publish()
+    second.put(KEYS, 3.0)
+    second.publish(c=3.0)
+    until(lambda: one.at() == (7, 2))
+    assert one.ask([KEYS])[0] == [0.5]
+    first.close()
+    second.close()
