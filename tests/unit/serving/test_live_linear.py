@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,17 @@ def test_a_run_sees_rows_and_weights_of_one_delta_while_deltas_are_applied(tmp_p
         chain.append(trainer.delta())
 
     def follow() -> None:
-        for delta in chain:
+        for number, delta in enumerate(chain):
             following.apply(*delta)
+            if number % 20 == 0:  # a run at least is made before the next, however fast this is
+                runs = len(seen)
+                while len(seen) == runs:
+                    time.sleep(0.001)
         done.set()
 
-    thread = threading.Thread(target=follow)
-    thread.start()
     seen: list[int] = []
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
     while not done.is_set():
         assert set(scores(model, [KEYS, KEYS[::-1], KEYS]).tolist()) == {0.5}
         assert model.position is not None
