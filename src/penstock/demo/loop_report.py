@@ -105,7 +105,6 @@ def _cards(figures: Figures) -> str:
         ("click to served, median", _seconds(figures.fresh_p50)),
         ("95th percentile", _seconds(figures.fresh_p95)),
         ("events a second", f"{figures.events_per_s:,.0f}"),
-        ("deltas published", f"{figures.counts['deltas']:,}"),
     )
     cards = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for name, value in told
@@ -115,10 +114,10 @@ def _cards(figures: Figures) -> str:
 
 def _numbers(figures: Figures) -> str:
     rows = [
-        [phase.name, phase.impressions, *(_auc(phase.auc[who]) for who in JUDGED), _share(phase.auc)]
+        [phase.name, phase.impressions, *(_rounded(phase.auc[who]) for who in JUDGED), _share(phase.auc)]
         for phase in figures.phases
     ]
-    return table(["", "impressions", "best possible", "loop", "frozen", "loop's share of the best lift"], rows)
+    return table(["", "impressions", "best possible", "loop", "frozen", "loop's lift, % of the best"], rows)
 
 
 def _counted(figures: Figures) -> str:
@@ -128,14 +127,19 @@ def _counted(figures: Figures) -> str:
         ["clicks", counts["clicks"], counts["clicks_joined"], None],
         ["samples", counts["impressions"] + counts["clicks"], counts["samples"], counts["learnt"]],
         ["put aside", None, None, counts["quarantined"]],
+        ["deltas published", None, None, counts["deltas"]],
     ]
     return table(["", "visitors", "join", "trainer"], rows)
 
 
-def _share(auc: dict[str, float | None]) -> str:
-    """The AUC above .5 as a share of the best."""
+def _share(auc: dict[str, float | None]) -> float | None:
+    """The loop's AUC above .5, in percent of the best's."""
     loop, best = auc["loop"], auc["best"]
-    return "–" if loop is None or best is None or best <= 0.5 else f"{100 * (loop - 0.5) / (best - 0.5):.0f} %"
+    return None if loop is None or best is None or best <= 0.5 else round(100 * (loop - 0.5) / (best - 0.5), 1)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _auc(value: float | None) -> str:

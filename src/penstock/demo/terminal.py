@@ -100,9 +100,11 @@ class LiveView:
         for who in ("best", "loop", "frozen"):
             name, colour = SHOWN[who]
             legend.append("━ ", colour).append(f"{name} ").append(f"{said_auc(point.auc[who])}   ", f"bold {colour}")
-        legend.append(f"AUC, half-life {HALF_LIFE:,} impressions", "dim")
+        title = Text(f"  AUC of served scores against clicks, half-life {HALF_LIFE:,} impressions", "dim")
         drawing = plot(measured.points, max(self._seconds, point.at_s), measured.changed_s, width)
-        return Panel(Group(heading, Text(), drawing, legend, Text(), numbers(point)), padding=(0, 1), expand=False)
+        return Panel(
+            Group(heading, Text(), title, drawing, legend, Text(), numbers(point)), padding=(0, 1), expand=False
+        )
 
 
 def numbers(point: Point) -> RenderableType:
