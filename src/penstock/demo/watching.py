@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import threading
@@ -102,8 +103,11 @@ class Watch:
             offset = batch.next
 
     def _ask(self) -> None:
-        with urllib.request.urlopen(self._trainer, timeout=10) as reply:  # noqa: S310  its own port, on this machine
-            said = reply.read().decode()
+        try:
+            with urllib.request.urlopen(self._trainer, timeout=10) as reply:  # noqa: S310  a port of this machine
+                said = reply.read().decode()
+        except (OSError, http.client.HTTPException):
+            return  # where it is gone, the visitors are told; else it is asked again soon
         self.rows = int(sum(float(found) for found in ROWS.findall(said)))
         self.learnt = int(sum(float(found) for found in SAMPLES.findall(said)))
         if self.first_rows is None:
