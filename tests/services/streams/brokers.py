@@ -8,11 +8,14 @@ import hashlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from .certificates import Certified
 
 HERE = Path(__file__).parent
 INSTALLED = HERE.parents[2] / ".make" / "services" / "kafka"
@@ -101,6 +104,32 @@ class Redis(Broker):
     def is_ready(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1) as there:
+                there.sendall(b"PING\r\n")
+                return there.recv(5) == b"+PONG"
+        except OSError:
+            return False
+
+
+class TlsRedis(Redis):
+    """Redis that speaks TLS alone, by a certificate of `certified.ca`."""
+
+    name = "rediss"
+
+    def __init__(self, folder: Path, certified: Certified, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder, settings)
+        self.settings |= {
+            "port": "0", "tls-port": str(self.port), "tls-cert-file": str(certified.certificate),
+            "tls-key-file": str(certified.key), "tls-ca-cert-file": str(certified.ca), "tls-auth-clients": "no",
+        }  # fmt: skip
+
+    def is_ready(self) -> bool:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self.port), 1) as plain,
+                context.wrap_socket(plain) as there,
+            ):
                 there.sendall(b"PING\r\n")
                 return there.recv(5) == b"+PONG"
         except OSError:

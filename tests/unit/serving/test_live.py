@@ -299,7 +299,7 @@ def test_a_newer_generation_takes_over_and_an_older_one_is_refused(trainer: Trai
     one = host(trainer)
     assert one.at() == (1, 2)
     recovered = tables()
-    native.track_changes(recovered.native, "chain")
+    recovered.native.track_changes("chain")
     again = Trainer(trainer.folder, trainer.topic.name, generation=2, held=recovered)
     again.put(KEYS, 1.0)
     weights = {"c": np.float32([1.0])}

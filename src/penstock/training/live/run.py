@@ -254,13 +254,9 @@ class Loop:
     # --- what goes out ---
 
     def _publishing(self, stack: ExitStack, folder: Path) -> Publishing | None:
-        """Raises `LiveError` (LIVE008) for a model whose rows are not in tables of their own."""
         wanted = self.document.publish
         if wanted is None:
             return None
-        if self.learner.tables is None:
-            said = f"rows of a model of '{self.bundle.algorithm}' cannot be published one by one"
-            raise LiveError(said, "deep models can; [bases] publishes whole versions of any", "LIVE008")
         topic = stack.enter_context(open_topic(self.file.address(wanted.topic)))
         publishing = Publishing(wanted, topic, self.lease, self.learner, self.bundle.fingerprint)
         if self.state.samples:
