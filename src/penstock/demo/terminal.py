@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 #: name -> (what it is called, colour)
 SHOWN = {
     "best": ("the best possible", "grey58"),
-    "loop": ("the loop", "bright_green"),
     "frozen": ("frozen", "dark_orange"),
+    "loop": ("the loop", "bright_green"),
 }
 PLOT_HEIGHT, PLOT_MOST = 12, 96
 #: Bits of a Braille character's dots by (column, row).

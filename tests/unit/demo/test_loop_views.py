@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from penstock.demo.figures import ENOUGH, JUDGED, Figures, Measured
 from penstock.demo.loop_report import report
+from penstock.demo.story import Looped
 from penstock.demo.terminal import LiveView, PlainView, view
 
 SECONDS = 40
@@ -55,6 +57,13 @@ def test_phases_and_points_say_who_was_how_good_when(measured: Measured, figures
     assert (figures.fresh_p50, figures.fresh_most) == (pytest.approx(0.3), pytest.approx(0.5))
     assert figures.as_dict()["phases"][2]["auc"]["frozen"] == last.auc["frozen"]
     assert "points" not in figures.as_dict()
+
+
+def test_the_figures_are_told_in_a_table(figures: Figures) -> None:
+    told = Looped(figures, Path("out/report.html")).table()
+    assert "before tastes changed" in told and "out/report.html" in told
+    assert re.search(r"click to served +median 0\.30 s, 95 % within 0\.50 s, all within 0\.50 s", told)
+    assert f"{figures.counts['learnt']:,} samples learnt once each, 40 deltas" in told
 
 
 def test_where_stderr_is_no_terminal_there_are_lines(measured: Measured) -> None:
