@@ -20,6 +20,8 @@ import pytest
 from penstock import native
 from penstock.registry.chain import ChainHead, Publisher, records
 from penstock.registry.chain_records import Assembler, Whole
+from penstock.serving.client import Client
+from penstock.serving.grpc_client import GrpcClient
 from penstock.streams import open_topic
 
 from .live_model import OF, Trainer, scores, served, tables
@@ -171,6 +173,7 @@ class Host:
         line = self.process.stdout.readline() if came else ""
         assert line.startswith("serving http="), (self.folder / "log").read_text()
         self.url = "http://" + line.split()[1].removeprefix("http=")
+        self.grpc = line.split()[2].removeprefix("grpc=")
 
     def get(self, path: str) -> tuple[int, str]:
         try:
@@ -237,6 +240,11 @@ def test_two_hosts_follow_and_one_that_was_killed_catches_up(trainer: Trainer, h
     until(lambda: second.at() == (1, 11))
     first.start()
     assert first.at() == (1, 11)
+    with Client(first.url) as client:
+        assert client.infer("m", {"ids": ["[0]"]}).position == (1, 11)
+    over_grpc = GrpcClient(first.grpc)
+    assert over_grpc.infer("m", {"ids": ["[0]"]}).position == (1, 11)
+    over_grpc.close()
     for one in (first, second):
         found, about = one.ask([KEYS, [0], [9999]])
         assert found[:2] == [0.5, 0.5] and (about["generation"], about["sequence"]) == (1, 11)
