@@ -44,7 +44,7 @@ FLOW = """<flow xmlns="urn:penstock:flow:1" name="loop">
 </flow>
 """
 #: Plain gradient steps: what a sample does to a key that no other sample has can be told beforehand.
-RATE = 0.05
+RATE = 0.003
 SETTINGS = {
     "lr": f'optimizer="sgd" alpha="{RATE}"',
     "fm": 'optimizer="adagrad" alpha="0.05" rank="4"',

@@ -17,7 +17,6 @@ from penstock.training.bundle import Bundle
 from penstock.training.live import settings, switching
 from penstock.training.live.bases import Bases, now_ms
 from penstock.training.live.cuts import LoopCuts, State
-from penstock.training.live.faults import LiveError
 from penstock.training.live.gates import Gate
 from penstock.training.live.learners import Learner
 from penstock.training.live.publishing import Head, Publishing
@@ -54,17 +53,11 @@ class Outgoing:
         self._base_at, self._base_of = time.monotonic(), 0
 
     def begin(self, stack: ExitStack, folder: Path) -> None:
-        """Open the chain and begin its generation, from the cut or from the bundle in `folder`.
-
-        Raises `LiveError` (LIVE008) for a model whose rows are not in tables of their own.
-        """
+        """Open the chain and begin its generation, from the cut or from the bundle in `folder`."""
         document, parts = self._file.document, self.parts
         wanted = document.publish
         if wanted is None:
             return
-        if parts.learner.tables is None:
-            said = f"rows of a model of '{parts.bundle.algorithm}' cannot be published one by one"
-            raise LiveError(said, "deep models can; [bases] publishes whole versions of any", "LIVE008")
         topic = stack.enter_context(open_topic(self._file.address(wanted.topic)))
         self.publishing = Publishing(wanted, topic, parts.lease, parts.learner, parts.bundle.fingerprint)
         if parts.state.samples:
