@@ -66,7 +66,7 @@ def held(path: Path) -> tuple[list[bytes], Any]:
     try:
         sections = learner.resume(sorted(path.parent.glob(f"{path.stem}-cuts/gen-*"))[-1])
         assert sections is not None
-        columns = [bytes(column) for table in range(len(learner.sizes)) for column in learner.tables.export(table)]
+        columns = [bytes(column) for table in range(len(learner.sizes)) for column in learner.tracked.export(table)]
         dense = [values.tobytes() for values in learner.dense().values()]
         own = [section for name, section in sorted(learner.trainer.sections().items())]
         return [*columns, *dense, *own, sections["metrics"]], json.loads(sections["loop"])["places"]["samples"]
