@@ -21,7 +21,7 @@ from typing import Self
 
 from penstock.errors import Interrupted, PenstockError
 
-#: How long a program may take to be ready, and to end, before it is taken to hang: many times what a busy machine takes.
+#: How long a program may take to be ready, and to end, before it is taken to hang. A busy machine takes a while.
 START_S, STOP_S = 300.0, 120.0
 _PROGRAM = (
     "import sys; from signal import SIGTERM; from penstock.engines.guard import die_with_parent; "
