@@ -25,7 +25,7 @@ def test_the_demo_reaches_97_percent_of_the_best_possible_lift_and_reuses_what_i
     for step in ("scored over REST", "scored over gRPC", "canary 2 at 20 %", "rolled back to 1", "host stopped"):
         assert step in done.stdout
     again = demo(tmp_path / "demo", "--json", "--loop", "10")
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 0, again.stdout + again.stderr
     document: dict[str, Any] = json.loads(again.stdout)
     assert [n["cached"] for n in document["run"]["nodes"]] == [True, True]
     assert round(document["auc"], 4) == auc

@@ -14,7 +14,7 @@ import click
 from penstock.errors import Interrupted, PenstockError
 
 #: How long the closed loop goes on where nobody says.
-LOOP_S = 50.0
+LOOP_S = 40.0
 
 
 @click.command(

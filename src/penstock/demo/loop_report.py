@@ -113,7 +113,7 @@ def _cards(figures: Figures) -> str:
 
 
 def _numbers(figures: Figures) -> str:
-    rows = [
+    rows: list[list[object]] = [
         [phase.name, phase.impressions, *(_rounded(phase.auc[who]) for who in JUDGED), _share(phase.auc)]
         for phase in figures.phases
     ]
@@ -122,7 +122,7 @@ def _numbers(figures: Figures) -> str:
 
 def _counted(figures: Figures) -> str:
     counts = figures.counts
-    rows = [
+    rows: list[list[object]] = [
         ["impressions", counts["impressions"], counts["impressions_joined"], None],
         ["clicks", counts["clicks"], counts["clicks_joined"], None],
         ["samples", counts["impressions"] + counts["clicks"], counts["samples"], counts["learnt"]],

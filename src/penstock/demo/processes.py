@@ -21,8 +21,8 @@ from typing import Self
 
 from penstock.errors import Interrupted, PenstockError
 
-#: How long a program may take to be ready, and to end.
-START_S, STOP_S = 120.0, 60.0
+#: How long a program may take to be ready, and to end, before it is taken to hang. A busy machine takes a while.
+START_S, STOP_S = 300.0, 120.0
 _PROGRAM = (
     "import sys; from signal import SIGTERM; from penstock.engines.guard import die_with_parent; "
     "die_with_parent(int(sys.argv.pop(1)), SIGTERM); from penstock.cli.__main__ import run; run()"
