@@ -86,17 +86,6 @@ def test_a_run_sees_rows_and_weights_of_one_delta_while_deltas_are_applied(tmp_p
     seen: list[int] = []
 
     def follow() -> None:
-<<<<<<< HEAD
-        for number, delta in enumerate(chain):
-            following.apply(*delta)
-            if number % 20 == 0:  # a run at least is made before the next, however fast this is
-                runs = len(seen)
-                while len(seen) == runs:
-                    time.sleep(0.001)
-        done.set()
-
-    seen: list[int] = []
-=======
         for at, delta in enumerate(chain):
             following.apply(*delta)
             met = len(seen)
@@ -104,7 +93,7 @@ def test_a_run_sees_rows_and_weights_of_one_delta_while_deltas_are_applied(tmp_p
                 time.sleep(0.0005)
         done.set()
 
->>>>>>> linear
+    seen: list[int] = []
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     while not done.is_set():
