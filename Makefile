@@ -41,7 +41,7 @@ help:  ## this page
 
 setup: .make/extension  ## make .venv whole: dependencies, Rust extension (release), penstock itself
 
-demo: setup  ## the main job on simulated click logs: raw logs -> samples -> features -> GBDT+LR -> report
+demo: setup  ## the main job on simulated click logs: raw logs -> samples -> features -> GBDT+LR -> a live service -> the closed loop
 	$(BIN)/penstock demo
 
 # Clients that others wrote judge the serving host, each from an environment of its own.
@@ -61,7 +61,7 @@ check: .make/torch  ## format, lint, types, layers, Rust lint
 	cargo fmt --all --check
 	cargo clippy --release --quiet --workspace --all-targets -- -D warnings
 
-bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|features|dictionary|itemsets|linear|table|deep|serving|streams|live|size [ARGS=--quick]
+bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|features|dictionary|itemsets|linear|table|deep|serving|streams|views|live|size [ARGS=--quick]
 	@test -n "$(NAME)" || { echo "error: which one? hint: make bench NAME=libsvm"; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 

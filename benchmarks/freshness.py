@@ -39,7 +39,7 @@ EVENTS_A_SECOND = 2000
 CLICKS = 0.32
 PROBERS, ASK_EVERY_S, PATIENCE_S = 3, 0.015, 30.0
 WARM_S = 6.0
-#: How far a weight may be from what is known: the bias moves between asking and learning. Twice, or the click missing, is farther.
+#: How far a weight may be from what is known, as the bias moves meanwhile. A click lost or doubled is farther.
 CLOSE = 0.3
 STAGES = ("heard", "joined", "learnt_published", "applied")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from penstock.data.stopping import Stopping
 from penstock.streams import BeyondEnd, Fenced, StreamError, Topic, open_topic
 
 from . import faults
@@ -32,7 +32,7 @@ class Runner:
 
     def __init__(self, file: JoinFile, told: Callable[[str], None]) -> None:
         self.file, self.told = file, told
-        self.stopping = threading.Event()
+        self.stopping = Stopping()
         self.counts: Counter[str] = Counter()
         self.failures = 0
         self.status: dict[str, Any] = {"state": "starting"}

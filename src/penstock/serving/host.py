@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from penstock import native
 from penstock.data.atomic import write_text
+from penstock.data.stopping import Stopping
 from penstock.errors import PenstockError, ProblemsFound
 from penstock.registry.runtime import onnxruntime_library
 from penstock.serving import config as configs
@@ -50,7 +50,7 @@ class Control:
         self.host = native.Host(
             doors(config, addresses), markers=str(self.state / MARKERS), onnxruntime=str(library or "")
         )
-        self.stop = threading.Event()
+        self.stop = Stopping()
         self.report: dict[str, Any] = {}
         self._resolved = Resolved()
         self._held: dict[str, Override] = {}

@@ -52,6 +52,8 @@ def open_topic(address: str, *, create: bool = True) -> Topic:
         return KafkaTopic(parts.netloc, topic, chosen, create)
     from .redis import RedisTopic
 
+    if chosen.ca and scheme == "redis":
+        raise AddressError("option ca is for TLS, and redis:// is without", "rediss://HOST:PORT/TOPIC", "STRM002")
     return RedisTopic(f"{scheme}://{parts.netloc}", topic, chosen, create)
 
 

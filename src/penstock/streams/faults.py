@@ -110,8 +110,8 @@ def not_durable(topic: str, what: str, hint: str) -> StreamError:
     return StreamError(f"{topic}: {what}", hint, "STRM019")
 
 
-def refused(topic: str, doing: str, cause: str) -> StreamError:
-    return StreamError(f"{topic}: refused while {doing}: {cause}", "ask whoever runs the broker", "STRM020")
+def refused(topic: str, doing: str, cause: str, hint: str = "ask whoever runs the broker") -> StreamError:
+    return StreamError(f"{topic}: refused while {doing}: {cause}", hint, "STRM020")
 
 
 def no_partition(topic: str, partition: int, partitions: int) -> StreamError:

@@ -9,6 +9,7 @@ times are found.
 from __future__ import annotations
 
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,10 @@ return offset
 
 
 class RedisTopic(Topic):
-    """`redis://HOST:PORT/TOPIC`. What an acknowledgement is worth is Redis's settings: they are looked at, and said."""
+    """`redis://HOST:PORT/TOPIC`, or `rediss://` with TLS.
+
+    What an acknowledgement is worth is Redis's settings: they are looked at, and said.
+    """
 
     def __init__(self, server: str, topic: str, settings: Settings, create: bool) -> None:
         if find_spec("redis") is None:
@@ -66,18 +70,20 @@ class RedisTopic(Topic):
 
         parts = urlsplit(server)
         self._redis: Any = redis
+        trusted = {"ssl_ca_certs": settings.ca} if settings.ca else {}
         self._client: Any = redis.Redis.from_url(
             f"{server}/{settings.db}",
             socket_timeout=min(_ANSWER_S, settings.timeout_s),
             socket_connect_timeout=5.0,
             retry=None,
             protocol=2,
+            **trusted,
         )
         self._topic = topic
         self._id, self._number = secrets.token_hex(8), 0
         self._keyless, self._trimmed = 0, time.monotonic()
         self._closed, self._appending = False, threading.Lock()
-        name = f"redis://{parts.hostname}:{parts.port or 6379}/{topic}"
+        name = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}/{topic}"
         super().__init__(name, 1, settings)
         self._told = ""
         self._tried("opening it", self._look_at_settings)
@@ -353,6 +359,9 @@ class RedisTopic(Topic):
             except (self._redis.exceptions.AuthenticationError, self._redis.exceptions.AuthorizationError) as error:
                 raise faults.refused(self.name, doing, str(error)) from None
             except gone as error:
+                if said := _distrust(error):  # waiting makes no certificate better
+                    hint = "?ca=FILE names the authority that signed it"
+                    raise faults.refused(self.name, doing, said, hint) from None
                 away, waited_s = True, time.monotonic() - started
                 if waited_s + pause_s > self.settings.timeout_s:
                     raise faults.Unreachable(self.name, doing, waited_s, str(error)) from None
@@ -360,6 +369,15 @@ class RedisTopic(Topic):
                 pause_s = min(2 * pause_s, _PAUSES_S[1])
             except self._redis.RedisError as error:
                 raise faults.refused(self.name, doing, str(error)) from None
+
+
+def _distrust(error: BaseException | None) -> str:
+    """What is wrong with the server's certificate, if that is what lies behind an error."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {error.verify_message}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _offset(entry: Any) -> int:

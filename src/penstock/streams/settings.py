@@ -23,7 +23,8 @@ class Settings:
 
     retention_s, retention_bytes (a partition's): what is kept; None for ever. backlog: records that the slowest group
     of backlog_of may be behind before appends wait. segment_bytes, sync_s (None: when the system likes): the log's.
-    transactional_id, replication, client (librdkafka's own settings): Kafka's. db: Redis's.
+    transactional_id, replication, client (librdkafka's own settings): Kafka's. db, ca (PEM file of the authorities that
+    are trusted; None: the system's): Redis's.
     """
 
     partitions: int | None = None
@@ -38,6 +39,7 @@ class Settings:
     transactional_id: str | None = None
     replication: int = 1
     db: int = 0
+    ca: str | None = None
     client: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,6 +123,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any], str, tuple[str, ...]]] = {
     "transactional_id": ("transactional_id", _name, "a name", ("kafka",)),
     "replication": ("replication", _between(1, 10, int), "a number from 1 to 10", ("kafka",)),
     "db": ("db", _between(0, 1 << 16, int), "a number", ("redis",)),
+    "ca": ("ca", _name, "a file", ("redis",)),
 }
 
 

@@ -173,10 +173,10 @@ def undisturbed(loop: Loop, samples: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "where", "kills", "every_s", "rate"),
     [
-        ("deep", "log", 6, 1.5, 300.0),
-        pytest.param("deep", "log", 60, 20.0, 1000.0, marks=pytest.mark.soak),
-        pytest.param("deep", "kafka", 180, 20.0, 1000.0, marks=pytest.mark.soak),
-        pytest.param("deep", "redis", 30, 20.0, 1000.0, marks=pytest.mark.soak),
+        ("lr", "log", 6, 1.5, 300.0),
+        pytest.param("deep", "log", 30, 20.0, 500.0, marks=pytest.mark.soak),
+        pytest.param("lr", "kafka", 180, 20.0, 1000.0, marks=pytest.mark.soak),
+        pytest.param("lr", "redis", 30, 20.0, 1000.0, marks=pytest.mark.soak),
     ],
 )
 def test_whatever_is_killed_nothing_is_lost_or_doubled_and_what_is_served_was_learnt(

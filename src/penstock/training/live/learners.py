@@ -106,6 +106,8 @@ class OnlineLearner(Learner):
         )  # fmt: skip
         self.trainer.begin_pass()
         self._anew = anew
+        #: As of the last batch: other threads ask while the trainer is at work, and it is one thread's alone.
+        self._keys = self.trainer.keys
 
     def learn(self, rows: Rows) -> Floats:
         slots, numbers = [to_native(keys) for keys in rows.matrix.slots], pa.array(rows.numbers.ravel())
@@ -118,11 +120,13 @@ class OnlineLearner(Learner):
             self.trainer.finish()
         except ValueError as error:
             raise LearningError(str(error), "", "TRAIN040") from error
+        self._keys = self.trainer.keys
         return scores
 
     def resume(self, folder: Path) -> Mapping[str, bytes] | None:
         with told(folder):
             sections = self.trainer.resume(str(folder), self.plan)
+        self._keys = self.trainer.keys
         return sections
 
     def begin(self) -> None:
@@ -130,6 +134,7 @@ class OnlineLearner(Learner):
             old = self.old
             self.trainer.put(pa.array(old.row_fields), pa.array(old.row_keys), pa.array(old.row_values.ravel()))
             self.trainer.warm()
+        self._keys = self.trainer.keys
 
     def cut_into(self, folder: Path) -> None:
         with told(folder):
@@ -154,7 +159,7 @@ class OnlineLearner(Learner):
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        return {"keys": self.trainer.keys}
+        return {"keys": self._keys}
 
     @property
     def tracked(self) -> Tracked:

@@ -1,0 +1,55 @@
+"""Redis behind TLS: a topic is what it is without, and who is not trusted is not spoken to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.streams import StreamError, open_topic
+from penstock.streams.faults import AddressError
+
+from .brokers import NotInstalled, TlsRedis
+from .certificates import Certified, made
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Certified:
+    return made(tmp_path_factory.mktemp("authority"), "Ours")
+
+
+@pytest.fixture(scope="module")
+def server(certified: Certified, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRedis]:
+    try:
+        server = TlsRedis(tmp_path_factory.mktemp("rediss"), certified)
+    except NotInstalled as why:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(why))
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_topic_lives_behind_tls(server: TlsRedis, certified: Certified) -> None:
+    address = f"{server.address}/clicks?ca={certified.ca}"
+    with open_topic(address) as topic:
+        assert topic.append([b"a", b"b"], keys=[b"k", None]) == {0: 2}
+        assert topic.name == f"{server.address}/clicks"
+    with open_topic(address, create=False) as again:
+        assert [record.value for record in again.read(0, 0).records] == [b"a", b"b"]
+
+
+def test_an_authority_that_did_not_sign_is_told_at_once(server: TlsRedis, tmp_path: Path) -> None:
+    other = made(tmp_path, "Others")
+    for address in (f"{server.address}/clicks?ca={other.ca}", f"{server.address}/clicks"):
+        with pytest.raises(StreamError, match=r"STRM020 rediss://127.*certificate is not trusted") as refused:
+            open_topic(address)  # it would try for two minutes
+        assert "?ca=FILE" in refused.value.hint
+
+
+def test_a_ca_without_tls_is_refused(certified: Certified) -> None:
+    with pytest.raises(AddressError, match=r"STRM002 option ca is for TLS"):
+        open_topic(f"redis://127.0.0.1:1/clicks?ca={certified.ca}")
