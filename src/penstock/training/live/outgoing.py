@@ -12,7 +12,7 @@ from pathlib import Path
 from penstock.registry.bundles import digest_of_folder
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
-from penstock.streams import open_topic
+from penstock.streams import Unreachable, open_topic
 from penstock.training.bundle import Bundle
 from penstock.training.live import settings, switching
 from penstock.training.live.bases import Bases, now_ms
@@ -66,21 +66,39 @@ class Outgoing:
             self.publishing.begin(digest_of_folder(folder))
 
     def between(self, now: float) -> None:
-        """What is due between two batches; `now`: monotonic seconds."""
+        """What is due between two batches; `now`: monotonic seconds. A chain's topic that is away is tried again."""
+        try:
+            self._due(now)
+        except Unreachable as error:
+            self._tell_away(error)
+
+    def _due(self, now: float) -> None:
         gate = self.parts.gate
         if self.publishing is not None and self.publishing.due(now):
             self._judge()
             if self.publishing.publisher is None and gate.open:
                 self._add_base()
-            self.publish()
+            self._publish()
         new = self.parts.state.samples != self._base_of and gate.open
         if self.made is not None and new and now - self._base_at >= self.made.every_s:
             self._add_base()
 
     def publish(self, *, whole: bool = False) -> None:
-        """What has changed goes out, where there is a chain and its gate is open. `whole`: dense weights too."""
+        """What has changed goes out, where there is a chain and its gate is open. `whole`: dense weights too.
+
+        Where the topic is away nothing is lost: the next delta has what this one would have had.
+        """
+        try:
+            self._publish(whole=whole)
+        except Unreachable as error:
+            self._tell_away(error)
+
+    def _publish(self, *, whole: bool = False) -> None:
         if self.publishing is not None and self.publishing.publisher is not None and self.parts.gate.open:
             self.publishing.publish(time.monotonic(), self._head(), whole=whole)
+
+    def _tell_away(self, error: Unreachable) -> None:
+        _log.warning("nothing is published: %s; trying again", error.message)
 
     def remember(self) -> None:
         """Let the state say where the chain is: a cut is about to be made."""
@@ -108,7 +126,7 @@ class Outgoing:
         """A version of what is learnt now, with the cut of this very moment; what is too old goes."""
         assert self.bases is not None
         parts = self.parts
-        self.publish(whole=True)
+        self._publish(whole=True)
         self._save()
         facts = {
             "offset": parts.state.chain.offset, "samples": parts.state.samples, "time_ms": now_ms(),
@@ -120,7 +138,7 @@ class Outgoing:
         if self.publishing is not None:
             if self.publishing.publisher is None:
                 self.publishing.begin(version.digest)
-                self.publish(whole=True)
+                self._publish(whole=True)
             self.publishing.announce(version.uri, version.digest)
         self._base_at, self._base_of = time.monotonic(), parts.state.samples
         oldest = self.bases.forget()[0]

@@ -20,9 +20,9 @@ import pytest
 
 from penstock import native
 from penstock.registry.bundles import digest_of_folder, read_manifest
-from penstock.registry.chain import ChainHead, Standing, records
+from penstock.registry.chain import ChainHead, Publisher, Standing, records
 from penstock.registry.chain_records import Assembler, Begin, ChainError, Whole
-from penstock.streams import open_topic
+from penstock.streams import Unreachable, open_topic
 from penstock.training.bundle import Bundle, load
 from penstock.training.live import settings
 from penstock.training.live.run import Loop
@@ -238,3 +238,32 @@ def test_bases_and_deltas_of_another_shape_are_refused_by_name(models: Callable[
         r"weight 'numbers' is of shape \[1\], in the delta \[2\]", 0, 1, [("numbers", [2], np.zeros(2, np.float32))]
     )
     assert host.scores(probe()).tobytes() == before.tobytes() and host.model.position == (0, 0)
+
+
+def test_a_chains_topic_that_is_away_ends_nothing_and_loses_nothing(
+    settings_file: SettingsFile, models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Appends fail, some before and some after the records are there: what was to go out goes out later."""
+    host = Follower(models("lr"), f"log:{tmp_path}/chain")
+    append(f"log:{tmp_path}/samples", samples_of(rows(1500, 4)))
+    real, failed = Publisher._append, []
+
+    def sometimes(self: Publisher, written: Any) -> Any:
+        if len(failed) < 6:
+            failed.append(len(written))
+            if len(failed) % 2:
+                real(self, written)
+            raise Unreachable("chain", "appending", 1.0, "it is away")
+        return real(self, written)
+
+    def begun(self: Publisher, offset: int | None) -> None:
+        begin(self, offset)
+        monkeypatch.setattr(Publisher, "_append", sometimes)
+
+    begin = Publisher._begin
+    monkeypatch.setattr(Publisher, "_begin", begun)
+    loop = run_until(settings_file("lr", PUBLISH), 1500)
+    assert len(failed) == 6 and host.catch_up() == (1, published(loop))
+    np.testing.assert_allclose(
+        host.scores(rows(300, 9)), learnt(loop, models("lr"), tmp_path).score(rows(300, 9)), rtol=0, atol=1e-6
+    )
