@@ -83,14 +83,13 @@ def test_a_run_sees_rows_and_weights_of_one_delta_while_deltas_are_applied(tmp_p
         trainer.put(KEYS, turn, bias=-256 * turn)
         chain.append(trainer.delta())
 
-    seen: list[int] = []
-
     def follow() -> None:
-        for at, delta in enumerate(chain):
+        for number, delta in enumerate(chain):
             following.apply(*delta)
-            met = len(seen)
-            while at % 20 == 0 and len(seen) < met + 2:  # the second of these runs began after this delta
-                time.sleep(0.0005)
+            if number % 20 == 0:  # a run at least is made before the next, however fast this is
+                runs = len(seen)
+                while len(seen) == runs:
+                    time.sleep(0.001)
         done.set()
 
     seen: list[int] = []
