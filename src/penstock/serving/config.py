@@ -260,9 +260,12 @@ class Config:
         return (self.path.parent / Path(given).expanduser()).absolute()
 
     def store(self, address: str) -> str:
-        """The address of an online store, an LMDB folder's from the file's."""
-        place, mark, options = address.removeprefix("lmdb:").partition("?")
-        return f"lmdb:{self.at(place)}{mark}{options}" if address.startswith("lmdb:") else address
+        """The address of an online store; an LMDB folder, or a file of authorities, is from this file's folder on."""
+        place, mark, options = address.partition("?")
+        if address.startswith("lmdb:"):
+            return f"lmdb:{self.at(place.removeprefix('lmdb:'))}{mark}{options}"
+        name, _, ca = options.partition("=")
+        return f"{place}?ca={self.at(ca)}" if name == "ca" else address
 
     def problem(self, path: tuple[str | int, ...], code: str, message: str, hint: str = "") -> Problem:
         return Problem(str(self.path), line_of(dict(self.lines), path), code, message, hint)
