@@ -41,7 +41,7 @@ help:  ## this page
 
 setup: .make/extension  ## make .venv whole: dependencies, Rust extension (release), penstock itself
 
-demo: setup  ## the main job on simulated click logs: raw logs -> samples -> features -> GBDT+LR -> report
+demo: setup  ## the main job on simulated click logs: raw logs -> samples -> features -> GBDT+LR -> a live service -> the closed loop
 	$(BIN)/penstock demo
 
 # Clients that others wrote judge the serving host, each from an environment of its own.

@@ -49,12 +49,9 @@ from penstock._native import (
     json_sample,
     key_partition,
     libsvm_reader,
-    pack_changes,
     platt,
     simd_level,
-    tell_changes,
     text_reader,
-    track_changes,
     write_snapshot,
 )
 
@@ -100,11 +97,8 @@ __all__ = [
     "json_sample",
     "key_partition",
     "libsvm_reader",
-    "pack_changes",
     "platt",
     "simd_level",
-    "tell_changes",
     "text_reader",
-    "track_changes",
     "write_snapshot",
 ]

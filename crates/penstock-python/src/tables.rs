@@ -1,5 +1,6 @@
 //! Bindings of `penstock-table`: a model's tables behind one lock; numpy's arrays in and out by the buffer protocol.
 
+mod arrays;
 mod config;
 mod cuts;
 mod delta;
@@ -8,14 +9,17 @@ mod rows;
 mod snapshot;
 
 pub(crate) use cuts::folder;
+pub(crate) use delta::{Packed, packed};
 pub(crate) use fault::to_py as artefact_error;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use arrays::{filled, held, maybe, words};
 use penstock_table::{
     Bag, Found, Layout, Pooling, RowParts, Staged, Store, TableError, Update, Updated,
+    delta as chain,
 };
-use pyo3::buffer::{Element, PyBuffer};
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -274,6 +278,31 @@ impl PyTables {
         exported.ok_or_else(|| no_table(table))
     }
 
+    /// Changes are kept for a consumer from here on.
+    fn track_changes(&self, py: Python<'_>, consumer: &str) {
+        py.detach(|| chain::track(&mut self.write(), consumer));
+    }
+
+    /// What changed since the consumer was told last, as bodies of at most about `most` bytes; and of table i the keys
+    /// `named[i]` as they are. `tell_changes` what it gave once it is where it belongs.
+    fn pack_changes(
+        &self,
+        py: Python<'_>,
+        consumer: &str,
+        named: Vec<PyBuffer<i64>>,
+        half: bool,
+        most: usize,
+    ) -> PyResult<Packed> {
+        packed(py, &named, half, most, |named, packer| {
+            chain::pack(&mut self.write(), consumer, named, packer)
+        })
+    }
+
+    /// The consumer has everything before these epochs, one a table.
+    fn tell_changes(&self, py: Python<'_>, consumer: &str, epochs: Vec<u32>) {
+        py.detach(|| chain::tell(&mut self.write(), consumer, &epochs));
+    }
+
     /// The name of a table's optimizer, the columns of its state with their widths, and whether rows have scores.
     #[allow(clippy::type_complexity)]
     fn shape(&self, table: usize) -> PyResult<(&'static str, Vec<(&'static str, usize)>, bool)> {
@@ -398,41 +427,4 @@ fn bags_of(given: &[GivenBag]) -> PyResult<Vec<Bag<'_>>> {
         });
     }
     Ok(bags)
-}
-
-/// The elements of a contiguous array. They are read without the interpreter's lock: whoever writes to an array that
-/// is in use gets what they asked for, as with numpy.
-fn held<'b, T: Element>(buffer: &'b PyBuffer<T>, what: &str) -> PyResult<&'b [T]> {
-    if !buffer.is_c_contiguous() {
-        return Err(PyValueError::new_err(format!("{what} must be contiguous")));
-    }
-    if buffer.item_count() == 0 {
-        return Ok(&[]);
-    }
-    // SAFETY: the buffer is contiguous, of this type (PyBuffer checked its format), and held as long as the slice.
-    Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.item_count()) })
-}
-
-fn maybe<'b, T: Element>(buffer: Option<&'b PyBuffer<T>>, what: &str) -> PyResult<Option<&'b [T]>> {
-    buffer.map(|buffer| held(buffer, what)).transpose()
-}
-
-fn words<'b>(buffer: &'b PyBuffer<i64>, what: &str) -> PyResult<&'b [u64]> {
-    let signed = held(buffer, what)?;
-    // SAFETY: i64 and u64 have one layout, and every value of one is a value of the other.
-    Ok(unsafe { std::slice::from_raw_parts(signed.as_ptr().cast(), signed.len()) })
-}
-
-#[allow(clippy::mut_from_ref)]
-fn filled<'b>(buffer: &'b PyBuffer<f32>, what: &str) -> PyResult<&'b mut [f32]> {
-    if buffer.readonly() || !buffer.is_c_contiguous() {
-        return Err(PyValueError::new_err(format!(
-            "{what} must be contiguous and writable"
-        )));
-    }
-    if buffer.item_count() == 0 {
-        return Ok(&mut []);
-    }
-    // SAFETY: as `held`; the array was handed over to be filled, and is made for it by our own Python side.
-    Ok(unsafe { std::slice::from_raw_parts_mut(buffer.buf_ptr().cast(), buffer.item_count()) })
 }

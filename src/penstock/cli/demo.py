@@ -13,6 +13,9 @@ import click
 
 from penstock.errors import Interrupted, PenstockError
 
+#: How long the closed loop goes on where nobody says.
+LOOP_S = 40.0
+
 
 @click.command(
     epilog="Example:  penstock demo --out demo-out      then open demo-out/ctr.xml, change it, and run it again"
@@ -27,17 +30,28 @@ from penstock.errors import Interrupted, PenstockError
     show_default=True,
     help="The folder that logs, flow, model and report go to.",
 )
+@click.option(
+    "--loop",
+    "loop_s",
+    type=click.FloatRange(min=0),
+    default=LOOP_S,
+    show_default=True,
+    help="Seconds that visitors come to the closed loop; 0 leaves it out.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
-def demo(data: Path | None, out: Path, as_json: bool) -> None:
-    """Run the main job: raw logs, samples, features, GBDT+LR, evaluation, model bundle, report; then serve it.
+def demo(data: Path | None, out: Path, loop_s: float, as_json: bool) -> None:
+    """Run the main job: raw logs, samples, features, GBDT+LR, evaluation, report; serve it; close the loop.
 
     The bundle is pushed to a registry, served over REST and gRPC, its scores compared with predict's, and a second
     version canaried, promoted and rolled back. Everything is stopped at the end; all of it lies in --out.
 
+    Then the closed loop: simulated visitors ask a host and click, a join makes samples of it, a trainer learns and
+    publishes, the host follows. Half way the visitors' taste changes. --out/report.html has the curves.
+
     Without --data it simulates 200,000 impressions whose true click probabilities are known, and says how close the
     model comes to the best possible. A second run reuses what has not changed.
     """
-    from penstock.demo import run_criteo, run_simulated
+    from penstock.demo import run_criteo, run_loop, run_simulated
     from penstock.demo.service import go_live
     from penstock.flow import run as running
     from penstock.flow.progress import watcher
@@ -60,6 +74,7 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
     start = time.perf_counter()
     outcome = run_criteo(data, out, run_flow) if data else run_simulated(out, run_flow, tell)
     served = None if data else go_live(outcome.folder, outcome.run, tell)
+    looped = None if data or not loop_s else run_loop(outcome.folder, run_flow, tell, loop_s, as_json)
     outcome = replace(outcome, seconds=time.perf_counter() - start)
     if as_json:
         click.echo(
@@ -73,6 +88,7 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
                     "folder": str(outcome.folder),
                     "run": outcome.run,
                     "served": {"rows": served.rows, "furthest": served.furthest} if served else None,
+                    "loop": {**looped.figures.as_dict(), "report": str(looped.report)} if looped else None,
                 }
             )
         )
@@ -82,4 +98,6 @@ def demo(data: Path | None, out: Path, as_json: bool) -> None:
     click.echo(f"  flow and model: {outcome.folder}   report: {outcome.run['report']}")
     if served:
         click.echo(served.table())
+    if looped:
+        click.echo(looped.table())
     click.echo(outcome.line())

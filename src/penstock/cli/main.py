@@ -17,7 +17,7 @@ from penstock.errors import Interrupted, PenstockError, Problem, ProblemsFound
 COMMANDS = {
     "demo": (
         "penstock.cli.demo:demo",
-        "Run the main job on simulated click logs, from raw logs to an evaluated model.",
+        "Run the main job on simulated click logs, from raw logs to a model that learns while it serves.",
     ),
     "flow": ("penstock.cli.flow:flow", "Check, run, convert and look at flow files."),
     "operators": ("penstock.cli.operators:operators", "List the installed operators and what each one takes."),

@@ -39,7 +39,8 @@ def join(file: Path, check: bool, drain: bool, quarantined: bool, as_json: bool)
     if check:
         click.echo(f"ok: {found.document.name}")
         return 0
-    from penstock.online.metrics import Endpoint
+    from penstock.data.prometheus import MetricsPort
+    from penstock.online.metrics import text
     from penstock.online.runner import Runner
 
     if quarantined:
@@ -53,8 +54,9 @@ def join(file: Path, check: bool, drain: bool, quarantined: bool, as_json: bool)
     runner = Runner(found, lambda said: click.echo(said, err=True))
     with ExitStack() as stack:
         if found.document.metrics:
-            endpoint = stack.enter_context(Endpoint(found.document.metrics, lambda: runner.status))
-            click.echo(f"metrics http://{endpoint.address}/metrics", err=True)
+            port = stack.enter_context(MetricsPort(found.document.metrics))
+            port.serve(lambda: text(runner.status))
+            click.echo(f"metrics http://{port.address}/metrics", err=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: runner.stopping.set())
         stack.callback(_progress(runner).set)

@@ -1,4 +1,4 @@
-"""`penstock online run|rollback|status`: a model that learns from a topic, and the way back."""
+"""`penstock online run|rollback|switch|status`: a model that learns from a topic, the way back, the way over."""
 
 from __future__ import annotations
 
@@ -65,6 +65,32 @@ def rollback(file: Path, to: str, replay: bool, take_over: bool, as_json: bool) 
         left = f", leaving out {done['gap']:,} records" if done["skip"] else ", from which it learns again"
         said = f"{done['version']}, {done['samples']:,} samples{left}: start `penstock online run` now"
         click.echo(f"generation {done['generation']} of {done['model']} begins with {said}")
+    return 0
+
+
+@click.command(epilog="Example:  penstock online switch loop-2.toml")
+@_FILE
+@click.option("--to", default="", help="A version of this loop; default: the newest that proved good.")
+@click.option("--alias", default="", help="The alias that hosts serve; default: that of [bases].")
+@click.option("--json", "as_json", is_flag=True, help="What was done, as one JSON document.")
+def switch(file: Path, to: str, alias: str, as_json: bool) -> int:
+    """Let an alias go over to the loop of FILE, whose chain hosts then follow.
+
+    For a second loop of one model, with other features say, that has learnt beside the first: refused until it has
+    caught up (LIVE012) and a version of it has proved good (LIVE009). From then on the alias goes along with its
+    versions, and the first loop no longer moves it. Switching back is the same command with the first loop's file.
+    """
+    from penstock.training.live import settings
+    from penstock.training.live.switching import switch as switch_over
+
+    done = switch_over(settings.read(file), to=to, alias=alias)
+    if as_json:
+        click.echo(json.dumps(done, indent=1))
+        return 0
+    before = f", before {done['before']} of chain '{done['chain_before']}'" if done["before"] else ""
+    click.echo(f"models:/{done['model']}@{done['alias']} is {done['version']} of chain '{done['chain']}'{before}")
+    if not done["trained"]:
+        click.echo("nobody trains that chain at present: start its `penstock online run`", err=True)
     return 0
 
 

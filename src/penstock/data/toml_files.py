@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
@@ -41,11 +41,12 @@ class Codes:
 
 @dataclass(frozen=True)
 class TomlFile(Generic[M]):
-    """A file that was read. Relative paths in it start at its folder."""
+    """A file that was read. `values`: as TOML gave them. Relative paths in it start at its folder."""
 
     path: Path
     document: M
     lines: Mapping[Location, int]
+    values: Mapping[str, Any] = field(repr=False)
 
     def at(self, given: str) -> Path:
         return (self.path.parent / Path(given).expanduser()).absolute()
@@ -84,7 +85,7 @@ def read(path: Path, kind: type[M], codes: Codes) -> TomlFile[M]:
         raise ProblemsFound(
             Problem(str(path), line_of(dict(lines), at), *_told(kind, at, fault, codes)) for at, fault in faults.items()
         ) from None
-    return TomlFile(path, document, lines)
+    return TomlFile(path, document, lines, values)
 
 
 def _place(location: Location) -> Location:
@@ -98,11 +99,8 @@ def _told(kind: type[Part], at: Location, fault: Any, codes: Codes) -> tuple[str
     dotted = ".".join(str(step) for step in at)
     if fault["type"] == "extra_forbidden":
         known = sorted(_names(_part(kind, at[:-1])))
-        return (
-            codes.unknown,
-            f"'{dotted}' is no setting",
-            did_you_mean(str(at[-1]), known, f"known: {', '.join(known)}"),
-        )
+        hint = did_you_mean(str(at[-1]), known, f"known here: {', '.join(known)}" if known else "")
+        return codes.unknown, f"'{dotted}' is no setting", hint
     if fault["type"] in ("missing", "too_short"):
         return codes.missing, f"'{dotted}' is missing", f"{codes.page} says what it is"
     said = fault["msg"].removeprefix("Value error, ")
@@ -121,8 +119,10 @@ def _part(kind: type[BaseModel], at: Location) -> type[BaseModel] | None:
         if isinstance(found, type) and issubclass(found, BaseModel):
             field = next((f for name, f in found.model_fields.items() if step in (name, f.alias)), None)
             found = _inner(field.annotation) if field else None
-        else:  # a name in a mapping
-            found = _inner(get_args(found)[1]) if get_origin(found) is Mapping else None
+        elif get_origin(found) in (Mapping, tuple):  # a name, or a place
+            found = _inner(get_args(found)[1 if get_origin(found) is Mapping else 0])
+        else:
+            found = None
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 

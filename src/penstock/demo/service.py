@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.data.atomic import write_text
+from penstock.demo.processes import Programs, at_home, ended_by_sigterm
 from penstock.errors import PenstockError
 
 #: Rows that are scored and compared, and rows a request.
@@ -23,7 +20,8 @@ ROWS, A_REQUEST = 10_000, 500
 ASKED = 2_000
 #: Served scores are f32: what may lie between one and predict's.
 CLOSE = 1e-6
-START_S = 60.0
+#: What a host says once it is ready.
+SERVING_LINE = r"serving http=(\S+) grpc=(\S+)\n"
 
 SERVING = """# What `penstock demo` serves. Change it while `penstock serve serving.toml` runs: it is taken up at once.
 [models.ctr.versions]
@@ -55,7 +53,7 @@ def go_live(folder: Path, run: Mapping[str, Any], tell: Callable[[str], None]) -
     Raises `PenstockError` where a served score is not `predict`'s, or the host does not start.
     """
     outputs = {name: Path(path) for name, path in run["outputs"].items()}
-    with _at_home(folder):
+    with at_home(folder), ended_by_sigterm():
         tell("going live ...")
         first, second = _push_twice(outputs["model.bundle"], run["metrics"]["model.quality"])
         config = folder / "serving.toml"
@@ -71,26 +69,6 @@ def go_live(folder: Path, run: Mapping[str, Any], tell: Callable[[str], None]) -
     return Served(tuple(steps), furthest, rows)
 
 
-@contextmanager
-def _at_home(folder: Path) -> Iterator[None]:
-    """Registry, cache and state of the demo lie in its own folder."""
-    own = {
-        "PENSTOCK_REGISTRY": folder / "registry",
-        "PENSTOCK_MODEL_CACHE": folder / "models",
-        "XDG_STATE_HOME": folder / "state",
-    }
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update({name: str(path.absolute()) for name, path in own.items()})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def _push_twice(bundle: Path, metrics: Mapping[str, Any]) -> tuple[int, int]:
     from penstock.registry import Registry
 
@@ -104,23 +82,10 @@ def _push_twice(bundle: Path, metrics: Mapping[str, Any]) -> tuple[int, int]:
 def _host(folder: Path, config: Path) -> Iterator[tuple[str, str, float]]:
     """A running host: its addresses, and how long it took to be ready."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "penstock.cli", "serve", str(config)]
-    with (folder / "serving.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line.startswith("serving "):
-                raise PenstockError("the serving host did not start", f"{log.name} says why")
-            http, grpc = (word.partition("=")[2] for word in line.split()[1:])
-            yield http, grpc, time.perf_counter() - began
-        finally:
-            process.send_signal(signal.SIGTERM)
-            status = process.wait(START_S)
-            if process.stdout is not None:
-                process.stdout.close()
-        if status:
-            raise PenstockError(f"the serving host ended with {status}", f"{log.name} says why")
+    with Programs(folder / "logs") as programs:
+        host = programs.start("serving", "serve", str(config))
+        ready = programs.said(host, SERVING_LINE)
+        yield ready[1], ready[2], time.perf_counter() - began
 
 
 def _compare(http: str, grpc: str, test: Path, scores: Path) -> tuple[float, int, list[tuple[str, str]]]:

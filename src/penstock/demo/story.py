@@ -5,15 +5,19 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.data.atomic import write_text
 from penstock.errors import RequestError
+
+if TYPE_CHECKING:
+    from penstock.demo.figures import Figures
 
 #: Runs a flow file with values; returns the run's document (CONTRACT §3). The door passes the real one.
 RunFlow = Callable[[Path, Mapping[str, str]], Mapping[str, Any]]
@@ -41,6 +45,33 @@ class Outcome:
         return f"demo: ok auc={self.auc:.4f} best={best} seconds={self.seconds:.1f}"
 
 
+@dataclass(frozen=True)
+class Looped:
+    """What the closed loop did, and the page that shows it."""
+
+    figures: Figures
+    report: Path
+
+    def table(self) -> str:
+        found = self.figures
+        names = {"loop": "the loop", "frozen": "frozen", "best": "best possible"}
+        told = [
+            (phase.name, ", ".join(f"{name} {phase.auc[who] or 0:.4f}" for who, name in names.items()))
+            for phase in found.phases
+        ]
+        fresh = (found.fresh_p50 or 0.0, found.fresh_p95 or 0.0, found.fresh_most or 0.0)
+        rows = found.last
+        told += [
+            ("click to served", "median {:.2f} s, 95 % within {:.2f} s, all within {:.2f} s".format(*fresh)),
+            ("counted", f"{found.counts['impressions']:,} impressions and {found.counts['clicks']:,} clicks: "
+             f"{found.counts['learnt']:,} samples learnt once each, {found.counts['deltas']:,} deltas"),
+            ("rows", f"{rows.rows:,} in the table, {rows.added:,} added, {rows.evicted:,} evicted"),
+            ("the curves", str(self.report)),
+        ]  # fmt: skip
+        width = max(len(name) for name, _ in told)
+        return "\n".join(["  AUC of served scores in the closed loop"] + [f"  {n:<{width}}  {t}" for n, t in told])
+
+
 def run_simulated(folder: Path, run_flow: RunFlow, tell: Callable[[str], None], impressions: int = 200_000) -> Outcome:
     """Simulate the logs (unless they are there already), run `ctr.xml` on them, compare with the true probabilities."""
     start = time.perf_counter()
@@ -61,11 +92,25 @@ def run_criteo(data: Path, folder: Path, run_flow: RunFlow) -> Outcome:
     return Outcome(run["metrics"]["model.quality"]["auc"], None, time.perf_counter() - start, run, folder)
 
 
+def run_loop(folder: Path, run_flow: RunFlow, tell: Callable[[str], None], seconds: float, quiet: bool) -> Looped:
+    """Close the loop in `folder`/loop for `seconds`. `quiet`: lines instead of a live view, whatever stderr is."""
+    from penstock.demo.loop import close_the_loop
+    from penstock.demo.loop_report import report
+    from penstock.demo.terminal import PlainView, view
+
+    _unpack("loop", folder / "loop")
+    shown = PlainView(sys.stderr) if quiet else view(seconds)
+    figures = close_the_loop(folder / "loop", lambda flow: run_flow(flow, {}), tell, shown, seconds)
+    page = folder / "report.html"
+    write_text(page, report(figures))
+    return Looped(figures, page)
+
+
 def _unpack(name: str, folder: Path) -> Path:
-    """Copy the flow and its features file to where the user can open, change and run them again."""
+    """Copy the flow and what belongs to it to where the user can open, change and run them again."""
     folder.mkdir(parents=True, exist_ok=True)
     with as_file(files("penstock.demo") / name) as source:
-        for path in sorted(source.glob("*.xml")):
+        for path in sorted([*source.glob("*.xml"), *source.glob("*.toml")]):
             target = folder / path.name
             if not target.exists():
                 shutil.copyfile(path, target)

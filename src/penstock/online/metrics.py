@@ -1,18 +1,17 @@
-"""What a join says of itself: Prometheus' text over HTTP, and a line for people."""
+"""What a join says of itself: Prometheus' text, and a line for people."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
-from penstock.errors import RequestError
+from penstock.data import prometheus
+from penstock.data.prometheus import Sample
 
-_PREFIX = "penstock_join"
-_HELP = {
+PREFIX = "penstock_join"
+#: name -> what it is
+METRICS = {
     "up": "1 while it joins; 0 while it waits for a topic or a disk.",
     "events_total": "Records and samples since the state was new, by what became of them.",
     "lag_records": "Records of a partition that are not joined yet.",
@@ -29,33 +28,29 @@ _HELP = {
 def text(status: Mapping[str, Any]) -> str:
     """The status of a `Runner` in Prometheus' text format."""
     now_ms = time.time() * 1000
-    values: dict[str, dict[str, float]] = {
-        "up": {"": float(status["state"] == "joining")},
-        "events_total": {f'{{kind="{kind}"}}': count for kind, count in sorted(status.get("counts", {}).items())},
-        "lag_records": {_where(where): lag for where, lag in status.get("lags", {}).items()},
-        "clock_behind_seconds": {
-            _where(where): (now_ms - clock) / 1000 for where, clock in status.get("clocks_ms", {}).items() if clock >= 0
-        },
-        "open_impressions": {"": status["open"]} if "open" in status else {},
-        "waiting_feedback": {"": status["waiting"]} if "waiting" in status else {},
-        "state_bytes": {"": status["bytes"]} if "bytes" in status else {},
-        "skipped_total": {"": status.get("skipped", 0)},
-        "failures_total": {"": status.get("failures", 0)},
+    values: dict[str, list[Sample]] = {
+        "up": [({}, float(status["state"] == "joining"))],
+        "events_total": [({"kind": kind}, count) for kind, count in sorted(status.get("counts", {}).items())],
+        "lag_records": [(_where(where), lag) for where, lag in status.get("lags", {}).items()],
+        "clock_behind_seconds": [
+            (_where(where), (now_ms - clock) / 1000)
+            for where, clock in status.get("clocks_ms", {}).items()
+            if clock >= 0
+        ],
+        "skipped_total": [({}, status.get("skipped", 0))],
+        "failures_total": [({}, status.get("failures", 0))],
     }
+    for name, key in (("open_impressions", "open"), ("waiting_feedback", "waiting"), ("state_bytes", "bytes")):
+        if key in status:
+            values[name] = [({}, status[key])]
     if status.get("frontier_ms", -1) >= 0:
-        values["frontier_behind_seconds"] = {"": (now_ms - status["frontier_ms"]) / 1000}
-    lines = []
-    for name, given in values.items():
-        if given:
-            kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# HELP {_PREFIX}_{name} {_HELP[name]}", f"# TYPE {_PREFIX}_{name} {kind}"]
-            lines += [f"{_PREFIX}_{name}{labels} {value:.12g}" for labels, value in given.items()]
-    return "\n".join(lines) + "\n"
+        values["frontier_behind_seconds"] = [({}, (now_ms - status["frontier_ms"]) / 1000)]
+    return prometheus.text(PREFIX, METRICS, values)
 
 
-def _where(where: str) -> str:
+def _where(where: str) -> dict[str, str]:
     source, _, partition = where.partition("/")
-    return f'{{topic="{source}",partition="{partition}"}}'
+    return {"topic": source, "partition": partition}
 
 
 def line(status: Mapping[str, Any]) -> str:
@@ -72,40 +67,3 @@ def line(status: Mapping[str, Any]) -> str:
         f"{counts.get('samples', 0):,} samples; lag {sum(lags.values()):,} records, {behind}; "
         f"{status['open']:,} open, {counts.get('poison', 0):,} quarantined"
     )
-
-
-class Endpoint:
-    """`GET /metrics` on HOST:PORT in a thread of its own; `address` is where."""
-
-    def __init__(self, address: str, status: Callable[[], Mapping[str, Any]]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = self.path.partition("?")[0] == "/metrics"
-                body = text(status()).encode() if found else b"GET /metrics\n"
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *arguments: Any) -> None:
-                """Nothing: it is asked every few seconds."""
-
-        host, _, port = address.rpartition(":")
-        try:
-            self._server = ThreadingHTTPServer((host, int(port)), Handler)
-        except (OSError, OverflowError) as error:
-            raise RequestError(f"metrics = '{address}': {error}", "another HOST:PORT; port 0: a free one") from None
-        self.address = f"{host}:{self._server.server_address[1]}"
-        self._thread = Thread(target=self._server.serve_forever, name="penstock-metrics", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

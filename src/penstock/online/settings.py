@@ -113,7 +113,7 @@ class JoinFile(TomlFile[Document]):
 def read(path: Path) -> JoinFile:
     """Read and check a join file. Raises `ProblemsFound` (JOIN001 where it cannot be read, JOIN002)."""
     found = toml_files.read(path, Document, CODES)
-    file = JoinFile(found.path, found.document, found.lines)
+    file = JoinFile(found.path, found.document, found.lines, found.values)
     document = file.document
     if len({document.impressions.topic, document.feedback.topic, document.samples.topic}) < 3:
         said = "impressions, feedback and samples are three topics"

@@ -1,6 +1,6 @@
 """A model's chain in a topic: the trainer's changed rows and dense weights, numbered, for hosts to apply (ADR 0043).
 
-In: embedding tables that keep what changed for the consumer "chain". Out: whole deltas of one generation.
+In: rows that keep what changed for the consumer "chain" (`Tracked`). Out: whole deltas of one generation.
 `chain_reading.py` reads them, `chain_records.py` puts records together; docs/live-parameters.md tells the story.
 """
 
@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from penstock.streams import Topic, TopicTrimmed
 
 __all__ = [
     "Base", "ChainError", "ChainHead", "Delta", "Fenced", "Gap", "Published", "Publisher", "Rebase", "Standing",
-    "Unsound", "Whole", "newest_base", "read", "records",
+    "Tracked", "Unsound", "Whole", "newest_base", "read", "records",
 ]  # fmt: skip
 
 #: Under this name the tables keep what changed since the last delta.
@@ -44,6 +44,25 @@ RECORD_BYTES, APPEND_BYTES = 8 << 20, 48 << 20
 
 class Fenced(ChainError):
     """A later generation writes this chain; this process is the older one (CHAIN007)."""
+
+
+class Tracked(Protocol):
+    """Rows that know what has changed: `native.Tables` of deep models, `native.Online` of `lr` and `fm`."""
+
+    def track_changes(self, consumer: str) -> None:
+        """Keep changes for a consumer, who has the rows as they are."""
+
+    def pack_changes(
+        self, consumer: str, named: Sequence[Keys], half: bool, most: int
+    ) -> tuple[list[bytes], list[int], int, int, int]:
+        """What changed since it was told last, and of table i the keys `named[i]`, as bodies of about `most` bytes:
+        bodies, what `tell_changes` is to be given, rows, gone keys, rows that were looked at. Forgets nothing.
+
+        Raises `native.DeltaFault`.
+        """
+
+    def tell_changes(self, consumer: str, epochs: Sequence[int]) -> None:
+        """The consumer has everything before these epochs."""
 
 
 class Published(NamedTuple):
@@ -58,7 +77,7 @@ class Published(NamedTuple):
 
 
 class Publisher:
-    """Writes one generation of a model's chain. One thread at a time uses it; steps of the tables may go on in others.
+    """Writes one generation of a model's chain. One thread at a time uses it; steps of tables may go on in others.
 
     topic: any; the chain's records have the model's name as their key. plan: the feature plan's fingerprint.
     base: the digest of the bundle from which the generation's rows come. values: f16 rounds rows to the nearest half.
@@ -96,13 +115,13 @@ class Publisher:
     def head(self) -> ChainHead:
         return ChainHead(self.model, self.generation, self._sequence)
 
-    def track(self, tables: native.Tables) -> None:
+    def track(self, tables: Tracked) -> None:
         """The tables hold the base now: what changes from here on is published."""
-        native.track_changes(tables, CONSUMER)
+        tables.track_changes(CONSUMER)
 
     def publish(
         self,
-        tables: native.Tables,
+        tables: Tracked,
         *,
         dense: Mapping[str, npt.NDArray[Any]] | None = None,
         positions: Mapping[str, Mapping[int, int]],
@@ -110,16 +129,16 @@ class Publisher:
     ) -> Published:
         """Publish what changed since the last delta: rows, tombstones, and dense weights if given (all of them).
 
-        tables: the handle (`EmbeddingTables.native`). positions: how far every input has been learnt.
-        Costs what the changed rows cost. Raises `Fenced` (CHAIN007), `ChainError` CHAIN003 for weights that are no
-        numbers, CHAIN004 for tables that are not tracked, CHAIN005 for changes that were forgotten, and `StreamError`.
+        tables: where the rows are (`EmbeddingTables.native`, `native.Online`). positions: how far every input has been
+        learnt. Costs what the changed rows cost. Raises `Fenced` (CHAIN007), `ChainError` CHAIN003 for weights that are
+        no numbers, CHAIN004 for tables that are not tracked, CHAIN005 for changes that were forgotten, `StreamError`.
         """
         self._begin(None)
         return self._write(tables, [], dense, positions, event_time_ms, None)
 
     def restore(
         self,
-        tables: native.Tables,
+        tables: Tracked,
         *,
         after: ChainHead,
         offset: int | None = None,
@@ -221,7 +240,7 @@ class Publisher:
 
     def _write(
         self,
-        tables: native.Tables,
+        tables: Tracked,
         named: Sequence[Keys],
         dense: Mapping[str, npt.NDArray[Any]] | None,
         positions: Mapping[str, Mapping[int, int]],
@@ -242,9 +261,7 @@ class Publisher:
             (name, list(given.shape), np.ascontiguousarray(given, np.float32)) for name, given in (dense or {}).items()
         ]
         try:
-            bodies, epochs, rows, gone, _ = native.pack_changes(
-                tables, CONSUMER, named, self._half, RECORD_BYTES - (1 << 16)
-            )
+            bodies, epochs, rows, gone, _ = tables.pack_changes(CONSUMER, named, self._half, RECORD_BYTES - (1 << 16))
             about = (self.model, self.plan, self.base, json.dumps(more))
             written = native.delta_records(mark, bodies, weights, rows, gone, about, RECORD_BYTES - (1 << 16))
         except native.DeltaFault as fault:
@@ -252,7 +269,7 @@ class Publisher:
         self._tried = sequence
         first, last = self._append(written)
         self._sequence = sequence
-        native.tell_changes(tables, CONSUMER, epochs)
+        tables.tell_changes(CONSUMER, epochs)
         return Published(sequence, first, last, rows, gone, sum(map(len, written)))
 
 

@@ -189,12 +189,12 @@ class Registry:
 
     # --- aliases, pins, leases ---
 
-    def alias(self, name: str, alias: str, why: str = "", generation: int = 0) -> Version:
-        """Let `alias` name the version behind `name`. With `generation`, of a model that learns online: raises
-        `Superseded` (LIVE011) where a later one has begun."""
+    def alias(self, name: str, alias: str, why: str = "", generation: int = 0, chain: str = "") -> Version:
+        """Let `alias` name the version behind `name`. With `generation`, of a chain that learns online (by default the
+        model's): raises `Superseded` (LIVE011) where a later one has begun."""
         with self.database.write() as db:
             if generation:
-                generations.require(db, parse(name).model, generation)
+                generations.require(db, chain or parse(name).model, generation)
             return aliases.move(db, parse(name), alias, why)
 
     def drop_alias(self, model: str, alias: str, why: str = "") -> None:

@@ -41,13 +41,15 @@ class ServingError(PenstockError):
 
 @dataclass(frozen=True)
 class Reply:
-    """`outputs` by name, in their shapes; `bundle`: the digest of what answered."""
+    """`outputs` by name, in their shapes; `bundle`: the digest of what answered. `position`: of a version that follows
+    a chain (docs/live-parameters.md), the generation and sequence that all rows were scored at; else None."""
 
     outputs: Mapping[str, npt.NDArray[Any]]
     model: str
     version: str
     bundle: str
     request_id: str
+    position: tuple[int, int] | None = None
 
 
 class Client:
@@ -129,8 +131,10 @@ class Client:
         reply, got = self._ask("POST", f"{_path(model, version)}/infer", body, headers, timeout_s)
         length = got.get(wire.HEADER.lower())
         head, found = wire.decode(reply, int(length) if length else None)
-        bundle = str(head.get("parameters", {}).get("bundle", ""))
-        return Reply(found, head["model_name"], str(head.get("model_version", "")), bundle, got.get("x-request-id", ""))
+        about = head.get("parameters", {})
+        position = (int(about["generation"]), int(about["sequence"])) if "generation" in about else None
+        bundle, request = str(about.get("bundle", "")), got.get("x-request-id", "")
+        return Reply(found, head["model_name"], str(head.get("model_version", "")), bundle, request, position)
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -6,29 +6,28 @@ import hashlib
 import ipaddress
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from penstock.data.toml_lines import line_of, lines_of
+from penstock.data import toml_files
+from penstock.data.toml_files import Part, TomlFile
 from penstock.errors import Problem, ProblemsFound, did_you_mean
 from penstock.streams.faults import AddressError
 from penstock.streams.settings import Settings, settings
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-CONFIG_BYTES = 4 << 20
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=100)]
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+CODES = toml_files.Codes("SERV001", "SERV002", "SERV003", "SERV004", "docs/serving.md")
 
 
 class Listen(Part):
@@ -161,7 +160,8 @@ class Room(Part):
 
 
 class Following(Part):
-    """The chain that a model follows: `topic` (an address), its records being of `chain` (the model's name by default).
+    """The chain that a model follows: `topic` (an address), its records being of `chain`: by default that of the loop
+    which made the version, else the model's name. `{chain}` in the address stands for it.
 
     `version`: the label that follows it; by default the one that gets the traffic. `overlay_mb`: the most that changed
     rows of a table take beside its snapshot, twice.
@@ -242,22 +242,18 @@ def exposed(address: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Config:
-    """A configuration that was read. `blocks`: a hash of each model's part of the file."""
+class Config(TomlFile[Document]):
+    """A configuration that was read."""
 
-    path: Path
-    document: Document
-    lines: Mapping[tuple[str | int, ...], int]
-    blocks: Mapping[str, str]
+    @cached_property
+    def blocks(self) -> Mapping[str, str]:
+        """A hash of each model's part of the file."""
+        return {name: _hash(self.values["models"][name]) for name in self.document.models}
 
     @property
     def state_dir(self) -> Path:
         given = self.document.host.state_dir
         return self.at(given) if given else self.path.parent / ".penstock-serve" / self.path.stem
-
-    def at(self, given: str) -> Path:
-        """A path of the file: relative ones start at its folder."""
-        return (self.path.parent / Path(given).expanduser()).absolute()
 
     def store(self, address: str) -> str:
         """The address of an online store; an LMDB folder, or a file of authorities, is from this file's folder on."""
@@ -267,39 +263,17 @@ class Config:
         name, _, ca = options.partition("=")
         return f"{place}?ca={self.at(ca)}" if name == "ca" else address
 
-    def problem(self, path: tuple[str | int, ...], code: str, message: str, hint: str = "") -> Problem:
-        return Problem(str(self.path), line_of(dict(self.lines), path), code, message, hint)
-
 
 def read(path: Path) -> Config:
     """Read and check the file by itself. Raises `ProblemsFound` with everything that is wrong with it."""
-    path = path.absolute()
-    try:
-        data = path.read_bytes()
-        if len(data) > CONFIG_BYTES:
-            raise ValueError(f"it has {len(data):,} bytes")
-        text = data.decode()
-        values = tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        found = re.search(r"at line (\d+)", str(error))
-        line = int(found[1]) if found else 0
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        hint = "docs/serving.md shows a configuration"
-        raise ProblemsFound([Problem(str(path), line, "SERV001", f"it cannot be read: {said}", hint)]) from None
-    lines = lines_of(text)
-    try:
-        document = Document.model_validate(values)
-    except ValidationError as error:
-        # A value that may be either of two types fails twice, and is one fault.
-        faults = {fault["loc"][:-1] if _is_choice(fault["loc"]) else fault["loc"]: fault for fault in error.errors()}
-        raise ProblemsFound(sorted(_problem(str(path), lines, fault) for fault in faults.values())) from None
-    blocks = {name: _hash(values["models"][name]) for name in document.models}
-    config = Config(path, document, lines, blocks)
+    found = toml_files.read(path, Document, CODES)
+    config = Config(found.path, found.document, found.lines, found.values)
+    document = config.document
     problems = [problem for name, model in document.models.items() for problem in _model_problems(config, name, model)]
     if not document.tokens and not document.listen.insecure:
         problems += _open_doors(config)
     if problems:
-        raise ProblemsFound(sorted(problems))
+        raise ProblemsFound(problems)
     return config
 
 
@@ -341,41 +315,6 @@ def _model_problems(config: Config, name: str, model: Model) -> list[Problem]:
         said = f"the traffic of '{name}' sums to {total:g}, not 100"
         found.append(config.problem((*at, "traffic"), "SERV005", said, "shares are percent"))
     return found
-
-
-def _is_choice(path: tuple[str | int, ...]) -> bool:
-    return bool(path) and path[-1] in ("float", "literal[False]")
-
-
-def _problem(file: str, lines: Mapping[Any, int], fault: Any) -> Problem:
-    path = fault["loc"][:-1] if _is_choice(fault["loc"]) else fault["loc"]
-    line = line_of(dict(lines), path)
-    dotted = ".".join(str(part) for part in path)
-    if fault["type"] == "extra_forbidden":
-        known = _known(path[:-1])
-        hint = did_you_mean(str(path[-1]), known, f"known here: {', '.join(known)}") if known else ""
-        return Problem(file, line, "SERV002", f"'{dotted}' is no setting", hint)
-    if fault["type"] in ("missing", "too_short"):
-        what = "[models.NAME.versions] with a bundle each" if dotted.startswith("models") else dotted
-        return Problem(file, line, "SERV004", f"'{dotted}' is missing", f"add {what}")
-    said = fault["msg"].removeprefix("Value error, ")
-    return Problem(file, line, "SERV003", f"{dotted} = {fault['input']!r}: {said[:1].lower()}{said[1:]}")
-
-
-def _known(path: tuple[str | int, ...]) -> list[str]:
-    part: Any = Document
-    for step in path:
-        if isinstance(step, int):
-            continue
-        if part is Document and step == "models":
-            part = None
-        elif part is None:
-            part = Model
-        else:
-            part = {"listen": Listen, "tls": Tls, "tokens": Token, "host": Lifecycle, "samples": Samples,
-                    "impressions": Impressions, "guards": Guards, "live": Following, "views": Views,
-                    "limits": Room if part is Model else Limits}.get(step)  # fmt: skip
-    return sorted(part.model_fields) if part is not None else []
 
 
 def _hash(block: Any) -> str:

@@ -32,10 +32,10 @@ class Follower:
         self, host: native.Host, config: Config, model: str, label: str, spec: Following, bundle: Bundle
     ) -> None:
         self.model, self.label, self.spec, self.bundle = model, label, spec, bundle
-        self.chain = spec.chain or model
-        self.address = spec.topic
-        if spec.topic.startswith("log:"):
-            self.address = f"log:{config.at(spec.topic.removeprefix('log:'))}"
+        # A version that a loop made says which chain goes on from it: an alias that moves to another chain's brings it.
+        made = bundle.manifest.get("lineage", {}).get("online", {})
+        self.chain = spec.chain or str(made.get("of") or model)
+        self.address = config.address(spec.topic.replace("{chain}", self.chain))
         self._host, self._config = host, config
         self._bases = config.state_dir / "bases" / f"{model}-{label}"
         self._ends = threading.Event()

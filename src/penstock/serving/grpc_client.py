@@ -73,8 +73,10 @@ class GrpcClient:
             output.name: wire.from_bytes(blob, output.datatype, list(output.shape))
             for output, blob in zip(reply.outputs, reply.raw_output_contents, strict=True)
         }
-        bundle = reply.parameters["bundle"].string_param if "bundle" in reply.parameters else ""
-        return Reply(outputs, reply.model_name, reply.model_version, bundle, reply.id)
+        about = reply.parameters
+        bundle = about["bundle"].string_param if "bundle" in about else ""
+        position = (about["generation"].int64_param, about["sequence"].int64_param) if "generation" in about else None
+        return Reply(outputs, reply.model_name, reply.model_version, bundle, reply.id, position)
 
     def close(self) -> None:
         self._channel.close()

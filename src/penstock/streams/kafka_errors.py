@@ -32,6 +32,8 @@ def _away() -> set[int]:
         codes._TIMED_OUT_QUEUE,
         codes._MSG_TIMED_OUT,
         codes._RESOLVE,
+        # The client gave up a connection that this waited on, for one to the broker that came back.
+        codes._DESTROY,
         codes._WAIT_COORD,
         # The topic was there when it was opened: who leads it is not known yet, or again.
         codes._UNKNOWN_PARTITION,

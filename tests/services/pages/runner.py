@@ -1,8 +1,8 @@
 """A page of docs/ as a person follows it: its files are written, its commands typed; what it shows is what must come.
 
 What a page may hold: ```console blocks (`$ ` begins a command, `> ` goes on with it, the rest is what it shows; `...`
-is anything) and files, whose first line is `# NAME`. `penstock serve FILE` stays in the foreground of a terminal of its
-own until the page ends, or serves again.
+is anything) and files, whose first line is `# NAME` (`<!-- NAME -->` in XML). `penstock serve FILE`, `penstock online
+run FILE` and `join FILE` stay in the foreground of a terminal of their own each until the page ends, or serves again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NAME = re.compile(r"# ([\w./-]+\.\w+)\n")
+NAME = re.compile(r"(?:# |<!-- )([\w./-]+\.\w+)(?: -->)?\n")
+STAYS = re.compile(r"penstock (serve|online run|online join) (?!.*--check)")
 #: Commands that only look: typed again where they do not show yet what the page says, as a person would.
-LOOKS = ("curl ", "penstock release status ", "python users.py", "python ask.py")
+LOOKS = ("curl ", "penstock release status ", "python users.py", "python ask.py", "python guest.py 0")
 PATIENCE_S, COMMAND_S = 30.0, 300.0
 #: Ports of the pages; somebody else's here.
-PORTS = ("8000", "8001")
+PORTS = ("8000", "8001", "9464")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Person:
 
     def __init__(self, folder: Path) -> None:
         self.folder = self.home = folder
-        self.server: subprocess.Popen[str] | None = None
+        #: What stays in the foreground of terminals, by command.
+        self.terminals: dict[str, subprocess.Popen[str]] = {}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         own = {"HOME": folder, "PENSTOCK_HOME": folder / "home", "PATH": path}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "XDG_"))}
@@ -101,8 +103,8 @@ class Person:
             where = f"{page.name}:{step.line}"
             if step.name:
                 (self.folder / step.name).write_text(step.text, encoding="utf-8")
-            elif re.match(r"penstock serve (?!.*--check)", step.command):
-                self._serve(step, where)
+            elif stays := STAYS.match(step.command):
+                self._stay(stays[1], step, where)
             else:
                 self._type(step, where)
         self.close()
@@ -125,37 +127,43 @@ class Person:
             time.sleep(0.2)
         self.folder = Path(after.read_text().strip())
 
-    def _serve(self, step: Step, where: str) -> None:
-        self.close()
-        self.server = subprocess.Popen(
+    def _stay(self, kind: str, step: Step, where: str) -> None:
+        """Type it in a terminal of its own, and wait for what it shows."""
+        self._end(kind)
+        terminal = self.terminals[kind] = subprocess.Popen(
             ["bash", "-c", f"exec {step.command}"], cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        assert self.server.stdout is not None
-        came, _, _ = select.select([self.server.stdout], [], [], 120)
-        line = self.server.stdout.readline() if came else ""
-        assert shows(step.text, line), f"{where}: {step.command}\nshowed {line!r}{self._log()}"
+        if step.text:
+            assert terminal.stdout is not None
+            came, _, _ = select.select([terminal.stdout], [], [], 120)
+            line = terminal.stdout.readline() if came else ""
+            assert shows(step.text, line), f"{where}: {step.command}\nshowed {line!r}{self._log()}"
 
     def _log(self) -> str:
-        log = self.folder / "serve.log"
-        return f"\nserve.log: {log.read_text()[-2000:]}" if log.exists() else ""
+        logs = sorted(self.folder.glob("*.log"))
+        return "".join(f"\n{log.name}: {log.read_text()[-2000:]}" for log in logs)
 
     def close(self) -> None:
-        """Ctrl-C in the host's terminal; it must end well."""
-        server, self.server = self.server, None
-        if server is None:
+        """Ctrl-C in every terminal; what ran there must end well."""
+        for kind in reversed(list(self.terminals)):
+            self._end(kind)
+
+    def _end(self, kind: str) -> None:
+        terminal = self.terminals.pop(kind, None)
+        if terminal is None:
             return
-        server.send_signal(signal.SIGINT)
+        terminal.send_signal(signal.SIGINT)
         try:
-            code = server.wait(30)
+            code = terminal.wait(30)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            terminal.kill()
+            terminal.wait()
             raise
         finally:
-            if server.stdout is not None:
-                server.stdout.close()
-        assert code == 0, f"the host ended with {code}{self._log()}"
+            if terminal.stdout is not None:
+                terminal.stdout.close()
+        assert code == 0, f"`penstock {kind}` ended with {code}{self._log()}"
 
 
 def free_ports(count: int) -> list[int]:

@@ -35,6 +35,10 @@ def test_a_model_of_scikit_learn_is_served(person: Person) -> None:
     assert person.follow(DOCS / "from-scikit-learn.md") > 6
 
 
+def test_a_loop_is_closed_by_hand(person: Person) -> None:
+    assert person.follow(DOCS / "close-the-loop.md") > 15
+
+
 # --- the runner itself ---
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -19,7 +20,7 @@ from .certificates import Certified
 
 HERE = Path(__file__).parent
 INSTALLED = HERE.parents[2] / ".make" / "services" / "kafka"
-START_SECONDS = 90
+START_SECONDS = 180
 INSTALL_SECONDS = 300
 #: Up in a third of the time, slower for good.
 _SOON_UP = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -34,9 +35,15 @@ class NotInstalled(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """One that no client is given: who tries an address again and again may connect to itself there, and a broker that
+    comes back finds its port taken."""
+    ports = list(range(20_000, 32_000))
+    random.shuffle(ports)
+    for port in ports:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise NotInstalled("no port from 20,000 to 32,000 is free")
 
 
 class Broker:

@@ -109,10 +109,10 @@ def test_half_values_are_rounded_to_the_nearest(topic: Topic) -> None:
 
 def test_a_delta_costs_its_changed_rows_however_large_the_table_is() -> None:
     held = tables(200_000)
-    native.track_changes(held.native, "chain")
+    held.native.track_changes("chain")
     step(held, np.arange(100, 200), -1.0)
     step(held, np.arange(150, 160), -1.0)
-    bodies, _, rows, gone, visited = native.pack_changes(held.native, "chain", [], False, 1 << 20)
+    bodies, _, rows, gone, visited = held.native.pack_changes("chain", [], False, 1 << 20)
     assert (rows, gone, visited) == (100, 0, 100)
     assert sum(map(len, bodies)) < 100 * (8 + 12) + 100
 
@@ -180,7 +180,7 @@ def test_a_recovered_trainer_takes_back_what_it_published_after_its_cut(topic: T
         keys, values, state, counts, seen = held.native.export(number)
         columns = [np.frombuffer(keys, np.int64), np.frombuffer(values, np.float32), np.frombuffer(state, np.float32)]
         recovered.native.put(number, *columns, np.frombuffer(counts, np.uint32), np.frombuffer(seen, np.uint32))
-    native.track_changes(recovered.native, "chain")
+    recovered.native.track_changes("chain")
     step(recovered, np.array([10, 11]), 0.0)  # as its checkpoint would know them: changed since the last delta
 
     step(held, np.arange(5, 20), -1.0)  # after the cut: new keys, and changed ones

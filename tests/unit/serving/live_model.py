@@ -44,13 +44,15 @@ def tables() -> EmbeddingTables:
 class Trainer:
     """A trainer of the model: `put` sets rows, `publish` publishes them, `base` writes a bundle of it all."""
 
-    def __init__(self, folder: Path, topic: str, generation: int = 1, held: EmbeddingTables | None = None) -> None:
-        self.folder, self.c = folder, 0.0
+    def __init__(
+        self, folder: Path, topic: str, generation: int = 1, held: EmbeddingTables | None = None, chain: str = "m"
+    ) -> None:
+        self.folder, self.c, self.chain = folder, 0.0, chain
         self.tables = held or tables()
         self.topic = open_topic(topic)
         self.first = self.written("base-0") if held is None else folder / "base-0"
         self.digest = bundles.digest_of_folder(self.first)
-        self.publisher = Publisher(self.topic, "m", generation, plan="", base=self.digest)
+        self.publisher = Publisher(self.topic, chain, generation, plan="", base=self.digest)
         if held is None:
             self.publisher.track(self.tables.native)
         self.done: Published | None = None
@@ -76,7 +78,7 @@ class Trainer:
         (staged / "categories.json").write_text("{}")
         layout = {"numeric": [], "vectors": [], "categorical": [], "slots": [["ids", ""]], "positions": False}
         manifest = {
-            "algorithm": "deep", "plan": "",
+            "algorithm": "deep", "plan": "", "lineage": {"online": {"of": self.chain}},
             "signature": {
                 "inputs": [{"name": "ids", "type": "list<item: int64>"}],
                 "outputs": [{"name": "score", "type": "double"}],

@@ -20,6 +20,8 @@ import pytest
 from penstock import native
 from penstock.registry.chain import ChainHead, Publisher, records
 from penstock.registry.chain_records import Assembler, Whole
+from penstock.serving.client import Client
+from penstock.serving.grpc_client import GrpcClient
 from penstock.streams import open_topic
 
 from .live_model import OF, Trainer, scores, served, tables
@@ -92,13 +94,17 @@ def test_a_run_sees_rows_and_weights_of_one_delta_while_deltas_are_applied(train
     chain, done = deltas(trainer), threading.Event()
 
     def follow() -> None:
-        for delta in chain:
+        for number, delta in enumerate(chain):
             apply(following, delta)
+            if number % 20 == 0:  # a run at least is made before the next, however fast this is
+                runs = len(seen)
+                while len(seen) == runs:
+                    time.sleep(0.001)
         done.set()
 
-    thread = threading.Thread(target=follow)
-    thread.start()
     seen: list[int] = []
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
     while not done.is_set():
         assert set(scores(model, [KEYS, KEYS[:8], KEYS]).tolist()) == {0.5}
         assert model.position is not None
@@ -167,6 +173,7 @@ class Host:
         line = self.process.stdout.readline() if came else ""
         assert line.startswith("serving http="), (self.folder / "log").read_text()
         self.url = "http://" + line.split()[1].removeprefix("http=")
+        self.grpc = line.split()[2].removeprefix("grpc=")
 
     def get(self, path: str) -> tuple[int, str]:
         try:
@@ -233,6 +240,11 @@ def test_two_hosts_follow_and_one_that_was_killed_catches_up(trainer: Trainer, h
     until(lambda: second.at() == (1, 11))
     first.start()
     assert first.at() == (1, 11)
+    with Client(first.url) as client:
+        assert client.infer("m", {"ids": ["[0]"]}).position == (1, 11)
+    over_grpc = GrpcClient(first.grpc)
+    assert over_grpc.infer("m", {"ids": ["[0]"]}).position == (1, 11)
+    over_grpc.close()
     for one in (first, second):
         found, about = one.ask([KEYS, [0], [9999]])
         assert found[:2] == [0.5, 0.5] and (about["generation"], about["sequence"]) == (1, 11)
@@ -291,7 +303,7 @@ def test_a_newer_generation_takes_over_and_an_older_one_is_refused(trainer: Trai
     one = host(trainer)
     assert one.at() == (1, 2)
     recovered = tables()
-    native.track_changes(recovered.native, "chain")
+    recovered.native.track_changes("chain")
     again = Trainer(trainer.folder, trainer.topic.name, generation=2, held=recovered)
     again.put(KEYS, 1.0)
     weights = {"c": np.float32([1.0])}
@@ -309,3 +321,25 @@ def test_a_newer_generation_takes_over_and_an_older_one_is_refused(trainer: Trai
     until(lambda: one.at() == (2, 2))
     assert one.ask([KEYS])[0] == [0.5]
     again.close()
+
+
+def test_a_version_of_another_chain_brings_its_chain_with_it(tmp_path: Path, host: Callable[..., Host]) -> None:
+    """As where an alias goes over to a second loop's version: the host is told of nothing but the version."""
+    first = Trainer(tmp_path, f"log:{tmp_path}/m")
+    second = Trainer(tmp_path / "second", f"log:{tmp_path}/m-2", generation=7, chain="m-2")
+    for trainer, value in ((first, 1.0), (second, 2.0)):
+        trainer.put(KEYS, value)
+        trainer.publish(c=value)
+    one = host(first, topic=f"log:{tmp_path}/{{chain}}")
+    assert one.at() == (1, 1) and one.ask([KEYS])[0] == [0.5]
+    file = one.folder / "serving.toml"
+    file.write_text(file.read_text().replace(str(first.first), str(second.first)))
+    until(lambda: one.at() == (7, 1))
+    first.put(KEYS, 5.0)
+    first.publish()
+    second.put(KEYS, 3.0)
+    second.publish(c=3.0)
+    until(lambda: one.at() == (7, 2))
+    assert one.ask([KEYS])[0] == [0.5]
+    first.close()
+    second.close()

@@ -14,7 +14,7 @@ use arrow_schema::Schema;
 use self::fit::fit;
 use self::nested::Column;
 use self::shape::arrow_fields;
-use self::value::{Json, lines, object};
+use self::value::{Json, lines, list, object};
 use crate::chunk::Chunk;
 use crate::error::{OnError, ReadError, Reject};
 use crate::reader::{Format, Parsed};
@@ -27,6 +27,8 @@ pub struct JsonFormat {
     pub columns: Vec<(String, Shape)>,
     pub wanted: Vec<bool>,
     pub on_error: OnError,
+    /// Whether a column of lists takes a list that stands in a string, as JSON text, too.
+    pub lists_in_text: bool,
 }
 
 impl JsonFormat {
@@ -72,7 +74,12 @@ impl Format for JsonFormat {
                             continue;
                         };
                         let mut path = key.into_owned();
-                        match fit(value, &self.columns[at].1, &mut path) {
+                        let shape = &self.columns[at].1;
+                        let given = match (shape, value) {
+                            (Shape::List(_), Json::Str(text)) if self.lists_in_text => list(&text),
+                            (_, value) => Ok(value),
+                        };
+                        match given.and_then(|value| fit(value, shape, &mut path)) {
                             Ok(value) => row[at] = value,
                             Err(reason) => {
                                 row[at] = Json::Null;

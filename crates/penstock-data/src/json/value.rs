@@ -12,6 +12,9 @@ use crate::chunk::Chunk;
 use crate::column::Value;
 use crate::scalar::Kind;
 
+/// The longest text that is read as a list.
+const LIST_BYTES: usize = 1 << 20;
+
 /// A parsed value that borrows its strings where they have no escapes.
 #[derive(Clone, Debug)]
 pub(super) enum Json<'a> {
@@ -46,6 +49,25 @@ impl Json<'_> {
             Json::Float(v) => Value::Float(*v),
             Json::Str(v) => Value::Str(v),
             Json::Null | Json::Array(_) | Json::Object(_) => Value::Null,
+        }
+    }
+
+    /// The same, borrowing nothing.
+    fn owned(self) -> Json<'static> {
+        match self {
+            Json::Null => Json::Null,
+            Json::Bool(v) => Json::Bool(v),
+            Json::Int(v) => Json::Int(v),
+            Json::UInt(v) => Json::UInt(v),
+            Json::Float(v) => Json::Float(v),
+            Json::Str(v) => Json::Str(Cow::Owned(v.into_owned())),
+            Json::Array(items) => Json::Array(items.into_iter().map(Json::owned).collect()),
+            Json::Object(items) => Json::Object(
+                items
+                    .into_iter()
+                    .map(|(key, value)| (Cow::Owned(key.into_owned()), value.owned()))
+                    .collect(),
+            ),
         }
     }
 
@@ -139,6 +161,23 @@ pub(super) fn object(raw: &[u8]) -> Result<Items<'_>, String> {
         Err(error) => Err(format!(
             "not JSON: {}",
             error.to_string().replace("line 1 column", "character")
+        )),
+    }
+}
+
+/// The list that stands in a string, `null` being none; or why there is none in it.
+pub(super) fn list(text: &str) -> Result<Json<'static>, String> {
+    if text.len() > LIST_BYTES {
+        return Err(format!(
+            "a text of {} bytes, more than a list may have ({LIST_BYTES})",
+            text.len()
+        ));
+    }
+    match serde_json::from_str::<Json<'_>>(text) {
+        Ok(value @ (Json::Array(_) | Json::Null)) => Ok(value.owned()),
+        _ => Err(format!(
+            "{} is not the text of a list",
+            Json::Str(text.into()).describe()
         )),
     }
 }

@@ -112,7 +112,9 @@ pub(super) fn csv_sample(
         .collect())
 }
 
+/// `lists_in_text`: a column of lists takes a list as JSON text, too.
 #[pyfunction]
+#[pyo3(signature = (files, schema, wanted, on_error_, encoding_, threads, lists_in_text=false))]
 pub(super) fn json_reader(
     files: Vec<PyFile>,
     schema: PyArrowType<Schema>,
@@ -120,6 +122,7 @@ pub(super) fn json_reader(
     on_error_: &str,
     encoding_: &str,
     threads: usize,
+    lists_in_text: bool,
 ) -> PyResult<BatchReader> {
     let columns = schema
         .0
@@ -132,6 +135,7 @@ pub(super) fn json_reader(
         columns,
         wanted,
         on_error: on_error(on_error_)?,
+        lists_in_text,
     };
     let encoding = encoding(encoding_)?;
     Ok(BatchReader::open(format, files, encoding, threads))

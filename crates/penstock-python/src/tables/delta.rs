@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 
 use penstock_table::delta::{
-    Content, DeltaError, Mark, PackError, Packer, Record, announcement, beginning, commit,
-    dense_parts, pack, part, tell, track,
+    Content, DeltaError, Mark, Pack, PackError, Packer, Record, announcement, beginning, commit,
+    dense_parts, part,
 };
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use super::{PyTables, held, words};
+use super::{held, words};
 
 pyo3::create_exception!(
     penstock._native,
@@ -23,9 +23,6 @@ pyo3::create_exception!(
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DeltaFault", module.py().get_type::<PyDeltaFault>())?;
     module.add_class::<PyRecord>()?;
-    module.add_function(wrap_pyfunction!(track_changes, module)?)?;
-    module.add_function(wrap_pyfunction!(pack_changes, module)?)?;
-    module.add_function(wrap_pyfunction!(tell_changes, module)?)?;
     module.add_function(wrap_pyfunction!(delta_records, module)?)?;
     module.add_function(wrap_pyfunction!(chain_note, module)?)
 }
@@ -65,50 +62,26 @@ fn mark((generation, from, to, writer): GivenMark) -> Mark {
 }
 
 /// What `pack_changes` packed: bodies, the epochs for `tell_changes`, rows, gone keys, rows that were looked at.
-type Packed = (Vec<Py<PyBytes>>, Vec<u32>, u64, u64, u64);
+pub(crate) type Packed = (Vec<Py<PyBytes>>, Vec<u32>, u64, u64, u64);
 
-/// Changes of the tables are kept for a consumer from here on.
-#[pyfunction]
-fn track_changes(py: Python<'_>, tables: Py<PyTables>, consumer: &str) {
-    let tables = tables.get();
-    py.detach(|| track(&mut tables.write(), consumer));
-}
-
-/// What changed since the consumer was told last, as bodies of at most about `most` bytes; and of table i the keys
-/// `named[i]` as they are. `tell_changes` what it gave once it is where it belongs.
-#[pyfunction]
-fn pack_changes(
+/// `pack` with what Python gave it: the keys to be told whether they changed or not, f16 or not, bytes of a body at most.
+pub(crate) fn packed(
     py: Python<'_>,
-    tables: Py<PyTables>,
-    consumer: &str,
-    named: Vec<PyBuffer<i64>>,
+    named: &[PyBuffer<i64>],
     half: bool,
     most: usize,
+    pack: impl FnOnce(Vec<HashSet<u64>>, Packer) -> Result<(Pack, Vec<u32>), PackError> + Send,
 ) -> PyResult<Packed> {
-    let tables = tables.get();
     let named = named.iter().map(|keys| words(keys, "keys"));
     let named = named.collect::<PyResult<Vec<_>>>()?;
     let packed = py.detach(|| {
         let named = named.into_iter().map(|keys| keys.iter().copied().collect());
-        let named: Vec<HashSet<u64>> = named.collect();
-        pack(
-            &mut tables.write(),
-            consumer,
-            named,
-            Packer::new(half, most),
-        )
+        pack(named.collect(), Packer::new(half, most))
     });
     let (pack, epochs) = packed.map_err(not_packed)?;
     let bodies = pack.bodies.iter();
     let bodies = bodies.map(|body| PyBytes::new(py, body).unbind()).collect();
     Ok((bodies, epochs, pack.rows, pack.gone, pack.visited))
-}
-
-/// The consumer has everything before these epochs, one a table.
-#[pyfunction]
-fn tell_changes(py: Python<'_>, tables: Py<PyTables>, consumer: &str, epochs: Vec<u32>) {
-    let tables = tables.get();
-    py.detach(|| tell(&mut tables.write(), consumer, &epochs));
 }
 
 /// The records of a whole delta: its bodies, dense weights (name, shape, values), and what commits it. `about`: model,

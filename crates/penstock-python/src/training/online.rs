@@ -9,11 +9,12 @@ use penstock_table::ArtefactError;
 use penstock_training::online::{
     Columns, Cuts, Factors, Model, Offsets, Optimizer, Rates, RowOut, Settings, Slot, Trainer,
 };
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::tables::{artefact_error, folder};
+use crate::tables::{Packed, artefact_error, folder, packed};
 
 use super::{Given, f32s, f64_out, i64s, on_pool, to_py, u64_out, u64s};
 
@@ -228,6 +229,43 @@ impl Online {
         };
         let model = &mut self.trainer.model;
         py.detach(|| model.put(&rows)).map_err(to_py)
+    }
+
+    /// Changes of rows are kept for a consumer from here on.
+    fn track_changes(&mut self, py: Python<'_>, consumer: &str) {
+        let trainer = &mut self.trainer;
+        py.detach(|| trainer.track(consumer));
+    }
+
+    /// As `Tables.pack_changes`, of rows as they score: a table a field, the weight and then the factors.
+    fn pack_changes(
+        &mut self,
+        py: Python<'_>,
+        consumer: &str,
+        named: Vec<PyBuffer<i64>>,
+        half: bool,
+        most: usize,
+    ) -> PyResult<Packed> {
+        let trainer = &mut self.trainer;
+        packed(py, &named, half, most, |named, packer| {
+            trainer.pack(consumer, named, packer)
+        })
+    }
+
+    /// The consumer has everything before these epochs, one a field.
+    fn tell_changes(&mut self, py: Python<'_>, consumer: &str, epochs: Vec<u32>) {
+        let trainer = &mut self.trainer;
+        py.detach(|| trainer.tell(consumer, &epochs));
+    }
+
+    /// The weights that are no key's: name, shape, f32 values each.
+    fn own_weights(&self) -> Vec<(&'static str, Vec<u64>, Given)> {
+        let own = self.trainer.model.own_weights().into_iter();
+        own.map(|(name, shape, values)| {
+            let values = PyArrowType(Float32Array::from(values).into_data());
+            (name, shape, values)
+        })
+        .collect()
     }
 
     /// The newest cut of the folder (made if it is not there) into a trainer that has learnt nothing yet, and the folder for

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use penstock_table::{Bag, Pooling, Snapshot, View};
 use serde::Deserialize;
 
-use super::dense::Lanes;
+use super::dense::Dense;
 use super::graph::{Graph, Run, value};
 use super::linear::{Scaled, sigmoid, standardised};
 use super::live::{Live, Position};
 use super::manifest::broken;
 use super::matrix::{Keys, Matrix};
+use super::sides::DeepSide;
 use super::{Options, Stopper};
 use crate::error::{Fault, Result};
 use crate::tensor::Data;
@@ -67,8 +68,8 @@ pub(super) struct DeepScorer {
 /// Where rows come from.
 enum Rows {
     Snapshot(Arc<Snapshot>),
-    /// Rows and graph follow a chain; a lane each holds the other.
-    Live(Live, Lanes),
+    /// Rows and graph follow a chain.
+    Live(Live<DeepSide>),
 }
 
 /// What one run reads its rows from.
@@ -171,8 +172,10 @@ impl DeepScorer {
         let rows = match &options.following {
             None => Rows::Snapshot(snapshot),
             Some(following) => {
-                let live = Live::new(&snapshot, graph.clone(), following)?;
-                Rows::Live(live, Lanes::default())
+                let dense = Arc::new(Dense::new(graph.clone()));
+                let bytes = following.overlay_bytes;
+                let side = || DeepSide::new(&snapshot, &dense, bytes);
+                Rows::Live(Live::new(following, side)?)
             }
         };
         Ok(DeepScorer {
@@ -186,7 +189,7 @@ impl DeepScorer {
     pub fn snapshot(&self) -> Arc<Snapshot> {
         match &self.rows {
             Rows::Snapshot(snapshot) => snapshot.clone(),
-            Rows::Live(live, _) => live.pin().rows.snapshot().clone(),
+            Rows::Live(live) => live.pin().held.rows.snapshot().clone(),
         }
     }
 
@@ -194,24 +197,24 @@ impl DeepScorer {
     pub fn run(&self) -> Result<Run> {
         match &self.rows {
             Rows::Snapshot(_) => self.graph.run(),
-            Rows::Live(live, lanes) => {
-                let side = live.pin();
-                Ok(side.dense.graph().run()?.among(lanes, &side.dense))
+            Rows::Live(live) => {
+                let dense = &live.pin().held.dense;
+                Ok(dense.graph().run()?.among(live.lanes(), dense))
             }
         }
     }
 
-    /// What follows a chain, and how many lanes there are; None where nothing does.
-    pub fn live(&self) -> Option<(&Live, usize)> {
+    /// What follows a chain; None where nothing does.
+    pub fn live(&self) -> Option<&Live<DeepSide>> {
         match &self.rows {
             Rows::Snapshot(_) => None,
-            Rows::Live(live, lanes) => Some((live, Arc::strong_count(lanes) - 1)),
+            Rows::Live(live) => Some(live),
         }
     }
 
     /// Opens the base of a bundle's folder beside what is shown.
     pub fn stage(&self, folder: &Path, at: Position) -> Result<()> {
-        let (live, _) = self
+        let live = self
             .live()
             .ok_or_else(|| Fault::internal("it follows no chain"))?;
         let graph = Graph::open(folder, DENSE, self.graph.threads())?;
@@ -224,29 +227,37 @@ impl DeepScorer {
                 "its dense graph reads other inputs than the one that is served",
             ));
         }
-        live.stage(&folder.join(ROWS), graph, at)
+        let opened = Snapshot::open(&folder.join(ROWS), None);
+        let opened = Arc::new(opened.map_err(|error| Fault::internal(error.to_string()))?);
+        let own = self.snapshot();
+        if shape(&own) != shape(&opened) || own.plan() != opened.plan() {
+            let rows = folder.join(ROWS);
+            let said = format!("the base {} has other tables or slots", rows.display());
+            return Err(Fault::invalid(said));
+        }
+        let (dense, bytes) = (Arc::new(Dense::new(graph)), live.following().overlay_bytes);
+        live.stage(at, || DeepSide::new(&opened, &dense, bytes))
     }
 
-    /// Probabilities of label 1, and what looking the rows up took.
+    /// Probabilities of label 1, what looking the rows up took, and where in its chain the model stood.
     pub fn scores(
         &self,
         matrix: &Matrix,
         run: &mut Run,
         stopper: &Stopper,
-    ) -> Result<(Vec<f64>, Duration)> {
+    ) -> Result<(Vec<f64>, Duration, Option<Position>)> {
         let mut out = Vec::with_capacity(matrix.rows);
         let mut looked_up = Duration::ZERO;
         let numbers = standardised(&self.numbers, matrix);
         // All of the run sees the side that is shown as it begins: rows and weights of one delta.
-        let side = self.live().map(|(live, _)| live.pin());
+        let side = self.live().map(Live::pin);
         let rows = match (&self.rows, &side) {
             (_, Some(side)) => {
-                run.follow(&side.dense)?;
-                run.position = Some(side.position);
-                Source::View(&side.rows)
+                run.follow(&side.held.dense)?;
+                Source::View(&side.held.rows)
             }
             (Rows::Snapshot(rows), None) => Source::Snapshot(rows),
-            (Rows::Live(..), None) => unreachable!("what is live has a side"),
+            (Rows::Live(_), None) => unreachable!("what is live has a side"),
         };
         for start in (0..matrix.rows).step_by(BLOCK) {
             stopper.check()?;
@@ -270,7 +281,7 @@ impl DeepScorer {
                 Ok(())
             })?;
         }
-        Ok((out, looked_up))
+        Ok((out, looked_up, side.map(|side| side.position)))
     }
 
     fn inputs(
@@ -321,6 +332,12 @@ impl DeepScorer {
         }
         Ok(inputs)
     }
+}
+
+/// What the rows of two bases must have alike: names and widths of tables, and slots.
+fn shape(of: &Snapshot) -> impl PartialEq + use<> {
+    let tables = of.tables().iter().map(|t| (t.name.clone(), t.dim));
+    (tables.collect::<Vec<_>>(), of.slots().collect::<Vec<_>>())
 }
 
 fn bag(slot: u32, keys: &Keys) -> Bag<'_> {

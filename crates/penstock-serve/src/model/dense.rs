@@ -2,7 +2,6 @@
 //!
 //! Sessions are built and warmed by whoever applies a delta. A lane that meets another graph than its own takes one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ort::session::Session;
@@ -88,6 +87,3 @@ impl Dense {
         Ok(())
     }
 }
-
-/// How many lanes there are: each holds one.
-pub(super) type Lanes = Arc<()>;

@@ -10,12 +10,12 @@ use super::encode::Encoder;
 use super::graph::Run;
 use super::inputs::{Column, Given, mapped_specs, rows, unknown};
 use super::kinds::Kind;
-use super::linear::{
-    InputForm, MachineForm, MachineScorer, OnlineForm, OnlineScorer, TreeScorer, TreesForm,
-};
+use super::linear::{InputForm, MachineForm, MachineScorer, TreeScorer, TreesForm};
+use super::live::{Follows, Position};
 use super::manifest::{Manifest, broken};
 use super::mapping::{Mapped, Mapper, Workspace};
 use super::matrix::Matrix;
+use super::online::{OnlineForm, OnlineScorer};
 use super::{Options, Signature, Stopper};
 use crate::error::{Fault, Result};
 use crate::tensor::{Data, Datatype, Tensor, TensorSpec};
@@ -25,6 +25,8 @@ pub(super) struct FeatureModel {
     mapper: Option<Mapper>,
     encoder: Encoder,
     scorer: Scorer,
+    /// The fingerprint of its plan; empty where there is none.
+    plan: String,
     /// Trained on one matrix without column names: the tensor that holds its rows.
     matrix: Option<InputForm>,
 }
@@ -42,6 +44,8 @@ pub(super) struct Desk {
     mapped: Mapped,
     matrix: Matrix,
     run: Option<Run>,
+    /// Where in its chain the model stood as the last run saw it; None where it follows none.
+    position: Option<Position>,
 }
 
 impl FeatureModel {
@@ -95,7 +99,7 @@ impl FeatureModel {
             }
             "online" => {
                 let form: OnlineForm = manifest.form(folder)?;
-                Scorer::Online(OnlineScorer::open(folder, form)?)
+                Scorer::Online(OnlineScorer::open(folder, form, options)?)
             }
             "deep" => {
                 let form: DeepForm = manifest.form(folder)?;
@@ -113,6 +117,7 @@ impl FeatureModel {
             mapper,
             encoder,
             scorer,
+            plan: manifest.plan.clone(),
             matrix,
         })
     }
@@ -171,6 +176,32 @@ impl FeatureModel {
         }
     }
 
+    /// What follows a chain; None where nothing does.
+    pub fn live(&self) -> Option<&dyn Follows> {
+        match &self.scorer {
+            Scorer::Deep(deep) => deep.live().map(|live| live as &dyn Follows),
+            Scorer::Online(online) => online.live().map(|live| live as &dyn Follows),
+            Scorer::Trees(_) | Scorer::Machine(_) => None,
+        }
+    }
+
+    /// Opens the base of a bundle's folder beside what is shown.
+    pub fn stage(&self, folder: &Path, manifest: &Manifest, at: Position) -> Result<()> {
+        if manifest.plan != self.plan {
+            let (given, own) = (&manifest.plan, &self.plan);
+            let said = format!(
+                "the base {} is of the feature plan {given}, here it is {own}",
+                folder.display()
+            );
+            return Err(Fault::invalid(said));
+        }
+        match &self.scorer {
+            Scorer::Deep(deep) => deep.stage(folder, at),
+            Scorer::Online(online) => online.stage(folder, manifest, at),
+            Scorer::Trees(_) | Scorer::Machine(_) => Err(Fault::internal("it follows no chain")),
+        }
+    }
+
     pub fn desk(&self) -> Result<Desk> {
         let run = self.deep().map(DeepScorer::run).transpose()?;
         Ok(Desk {
@@ -178,6 +209,7 @@ impl FeatureModel {
             mapped: Mapped::default(),
             matrix: Matrix::new(self.width(), self.encoder.fields()),
             run,
+            position: None,
         })
     }
 
@@ -202,17 +234,21 @@ impl FeatureModel {
     /// Scores what is in the matrix: [rows x classes], and what looking rows up took. `stopper` may end it.
     pub fn score(&self, desk: &mut Desk, stopper: &Stopper) -> Result<(Vec<f64>, Duration)> {
         stopper.check()?;
-        let matrix = &desk.matrix;
-        Ok(match &self.scorer {
-            Scorer::Trees(trees) => (trees.scores(matrix, stopper)?, Duration::ZERO),
-            Scorer::Machine(machine) => (machine.scores(matrix)?, Duration::ZERO),
-            Scorer::Online(online) => (online.scores(matrix)?, Duration::ZERO),
+        let (matrix, mut looked_up) = (&desk.matrix, Duration::ZERO);
+        let (scores, position) = match &self.scorer {
+            Scorer::Trees(trees) => (trees.scores(matrix, stopper)?, None),
+            Scorer::Machine(machine) => (machine.scores(matrix)?, None),
+            Scorer::Online(online) => online.scores(matrix)?,
             Scorer::Deep(deep) => {
                 let run = desk.run.as_mut();
                 let run = run.ok_or_else(|| Fault::internal("a lane without a session"))?;
-                deep.scores(matrix, run, stopper)?
+                let (scores, took, position) = deep.scores(matrix, run, stopper)?;
+                looked_up = took;
+                (scores, position)
             }
-        })
+        };
+        desk.position = position;
+        Ok((scores, looked_up))
     }
 
     /// The scores of `rows` rows from `start` as this model's output.
@@ -265,5 +301,9 @@ impl Desk {
 
     pub fn run(&self) -> Option<&Run> {
         self.run.as_ref()
+    }
+
+    pub fn position(&self) -> Option<Position> {
+        self.position
     }
 }

@@ -7,8 +7,8 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor as OrtTensor, TensorElementType, ValueType};
 
-use super::dense::{Dense, Lanes};
-use super::live::Position;
+use super::dense::Dense;
+use super::live::Lanes;
 use super::manifest::broken;
 use crate::error::{Fault, Kind, Result};
 use crate::tensor::{Data, Datatype, Tensor, TensorSpec, Texts};
@@ -44,10 +44,9 @@ pub(super) struct Graph {
 pub(super) struct Run {
     session: Session,
     options: Arc<RunOptions<NoSelectedOutputs>>,
-    /// Of a model that follows a chain: whose session it is, a place among its lanes, and where the last run stood.
+    /// Of a model that follows a chain: whose session it is, and a place among its lanes.
     dense: u64,
     _lane: Option<Lanes>,
-    pub position: Option<Position>,
 }
 
 impl Graph {
@@ -116,7 +115,6 @@ impl Graph {
             options: Arc::new(options),
             dense: 0,
             _lane: None,
-            position: None,
         })
     }
 }

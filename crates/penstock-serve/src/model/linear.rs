@@ -1,19 +1,16 @@
-//! Models without a graph: tree ensembles with weights beside them, support vector machines, regressions and
-//! factorisation machines over raw keys. Scores are probabilities of label 1.
+//! Models without a graph: tree ensembles with weights beside them, and support vector machines; `online.rs` has those over
+//! raw keys. Scores are probabilities of label 1.
 
 use std::path::Path;
 
-use penstock_training::online::{
-    Columns, Factors, Model, Offsets, Optimizer, Rates, RowOut, Settings, Slot,
-};
 use serde::Deserialize;
 
 use super::Stopper;
 use super::manifest::{broken, text};
-use super::matrix::{Keys, Matrix};
+use super::matrix::Matrix;
 use super::trees::Trees;
 use super::weights::{Rows, Weights};
-use crate::error::{Fault, Result};
+use crate::error::Result;
 
 /// A standardised number beyond this counts as this (training/online_scorer.py).
 const FARTHEST: f64 = 10.0;
@@ -132,7 +129,7 @@ fn spread(columns: &[Vec<u64>], matrix: &Matrix, row: usize, wide: &mut [f64]) -
 
 // --- support vector machines ---
 
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq)]
 pub(super) struct Scaled {
     mean: f64,
     scale: f64,
@@ -171,126 +168,6 @@ impl MachineScorer {
         let (a, b) = self.form.platt;
         out.iter_mut().for_each(|m| *m = sigmoid(a * *m + b));
         Ok(out)
-    }
-}
-
-// --- regressions and factorisation machines ---
-
-#[derive(Deserialize)]
-pub(super) struct OnlineForm {
-    rates: RatesForm,
-    shared: bool,
-    fields: usize,
-    pub numbers: Vec<Scaled>,
-}
-
-#[derive(Deserialize)]
-struct RatesForm {
-    alpha: f64,
-    beta: f64,
-    l1: f64,
-    l2: f64,
-    #[serde(default)]
-    rank: usize,
-}
-
-pub(super) struct OnlineScorer {
-    numbers: Vec<Scaled>,
-    model: Model,
-}
-
-/// Places in a trainer's row that score (crates/penstock-training/src/online/step.rs).
-const W: usize = 0;
-const FIRST: usize = 5;
-
-impl OnlineScorer {
-    pub fn open(folder: &Path, form: OnlineForm) -> Result<Self> {
-        let fault = |error: &dyn std::fmt::Display| broken(folder, error);
-        let RatesForm {
-            alpha,
-            beta,
-            l1,
-            l2,
-            rank,
-        } = form.rates;
-        let rates = Rates {
-            alpha,
-            beta,
-            l1,
-            l2,
-        };
-        let settings = Settings {
-            optimizer: Optimizer::Adagrad,
-            rates,
-            factors: (rank > 0).then_some(Factors {
-                rank,
-                rates,
-                spread: 0.0,
-                seed: 0,
-            }),
-            least: 1,
-            evict_after: 0,
-            batch: 1,
-            threads: 1,
-        };
-        let mut model = Model::new(
-            settings,
-            form.fields,
-            form.numbers.len(),
-            form.shared,
-            false,
-        )
-        .map_err(|error| fault(&error))?;
-        let rows = Rows::read(folder, "rows.parquet")?;
-        let fields = rows.fields()?.values().to_vec();
-        let keys = rows.keys()?.values().to_vec();
-        let width = model.width();
-        let mut values = vec![0.0; keys.len() * width];
-        for (row, w) in values.chunks_exact_mut(width).zip(rows.f32s("w")?) {
-            row[W] = *w;
-        }
-        if rank > 0 {
-            let factors = rows.vectors("factors", rank)?;
-            for (row, own) in values
-                .chunks_exact_mut(width)
-                .zip(factors.chunks_exact(rank))
-            {
-                row[FIRST..FIRST + rank].copy_from_slice(own);
-            }
-        }
-        let out = RowOut {
-            fields,
-            keys,
-            values,
-        };
-        model.put(&out).map_err(|error| fault(&error))?;
-        Ok(OnlineScorer {
-            numbers: form.numbers,
-            model,
-        })
-    }
-
-    pub fn scores(&self, matrix: &Matrix) -> Result<Vec<f64>> {
-        let numbers = standardised(&self.numbers, matrix);
-        let slots: Vec<Slot> = matrix.fields.iter().map(slot).collect();
-        let columns = Columns {
-            rows: matrix.rows,
-            slots: &slots,
-            numbers: &numbers,
-        };
-        let margins = self
-            .model
-            .margins(&columns)
-            .map_err(|error| Fault::invalid(error.to_string()))?;
-        Ok(margins.into_iter().map(sigmoid).collect())
-    }
-}
-
-fn slot(keys: &Keys) -> Slot<'_> {
-    Slot {
-        offsets: Offsets::Wide(&keys.offsets),
-        keys: &keys.keys,
-        values: keys.values.as_deref(),
     }
 }
 

@@ -1,10 +1,9 @@
-//! Rows and dense weights that follow a chain while they are served (ADR 0043).
+//! Rows and weights that follow a chain while they are served (ADR 0043). `sides.rs`: what they are, of each kind of model.
 //!
 //! Two sides stand beside each other: requests see the one that is shown, a delta is laid over the other, and one pointer
 //! makes that the shown one. A run holds the side that it began with, so it sees one (generation, sequence) in every row and
 //! in its dense weights; nobody waits for a lock. Whoever applies waits until the last run has let the other side go.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,17 +11,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use penstock_table::delta::{Block, Content, Record, Weight};
-use penstock_table::{Snapshot, View};
 
-use super::dense::Dense;
-use super::graph::Graph;
 use crate::error::{Fault, Kind, Result};
 
 /// How a model follows its chain.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Following {
-    /// The most that changed rows of a table take beside its snapshot, on each of both sides.
+    /// The most that changed rows take beside those of the bundle, on each of both sides: of a table of a deep model; of all
+    /// fields of a regression or factorisation machine.
     pub overlay_bytes: u64,
     /// Further behind, the host is not ready.
     pub max_lag_s: f64,
@@ -35,24 +32,43 @@ pub struct Position {
     pub sequence: u64,
 }
 
+/// What deltas are laid over: one side's, or what both sides share beneath.
+pub(super) trait Held: Sized {
+    /// Weights that are no row's, as a side has them.
+    type Weights;
+
+    fn weights(&self) -> Self::Weights;
+
+    /// The weights with these put in, ready for so many lanes. Nothing is changed, and nobody waits.
+    fn with(&self, weights: &[Weight], lanes: usize) -> Result<Self::Weights>;
+
+    fn set(&mut self, weights: Self::Weights);
+
+    /// Lays rows and tombstones over: all of them, or none.
+    fn lay(&mut self, blocks: &[Block]) -> Result<()>;
+
+    /// Before requests see it for the first time.
+    fn prepare(&self, lanes: usize) -> Result<()>;
+}
+
 /// What one run sees: never written to while anybody but its writer has it.
-pub(super) struct Side {
+pub(super) struct Side<H> {
     pub position: Position,
-    pub rows: View,
-    pub dense: Arc<Dense>,
+    pub held: H,
 }
 
 /// Both sides of one base.
-struct Pair {
-    front: Arc<Side>,
-    back: Arc<Side>,
+struct Pair<H> {
+    front: Arc<Side<H>>,
+    back: Arc<Side<H>>,
     /// Records that the front has and the back lacks.
     behind: Vec<Vec<u8>>,
 }
 
-pub(super) struct Live {
-    shown: ArcSwap<Side>,
-    work: Mutex<Work>,
+pub(super) struct Live<H> {
+    shown: ArcSwap<Side<H>>,
+    work: Mutex<Work<H>>,
+    lanes: Lanes,
     following: Following,
     /// When everything that the chain had was applied, in milliseconds since the epoch; 0: not yet.
     current_ms: AtomicU64,
@@ -61,11 +77,14 @@ pub(super) struct Live {
     rebased: AtomicU64,
 }
 
-struct Work {
-    pair: Pair,
+struct Work<H> {
+    pair: Pair<H>,
     /// A newer base that catches up before it is shown.
-    staged: Option<Pair>,
+    staged: Option<Pair<H>>,
 }
+
+/// How many lanes there are: each holds one.
+pub(super) type Lanes = Arc<()>;
 
 /// What a chain has done to a model so far.
 #[derive(Clone, Copy, Debug)]
@@ -78,20 +97,12 @@ pub struct Progress {
     pub rebased: u64,
 }
 
-impl Pair {
-    fn new(
-        snapshot: &Arc<Snapshot>,
-        dense: &Arc<Dense>,
-        position: Position,
-        following: &Following,
-    ) -> Result<Pair> {
+impl<H: Held> Pair<H> {
+    /// `side` gives the base, twice.
+    fn new(position: Position, side: impl Fn() -> Result<H>) -> Result<Pair<H>> {
         let side = || {
-            let rows = View::new(snapshot.clone(), following.overlay_bytes);
-            Ok(Arc::new(Side {
-                position,
-                rows: rows.map_err(internal)?,
-                dense: dense.clone(),
-            }))
+            let held = side()?;
+            Ok(Arc::new(Side { position, held }))
         };
         Ok(Pair {
             front: side()?,
@@ -100,20 +111,22 @@ impl Pair {
         })
     }
 
-    /// Brings the back to where a delta leads and makes it the front. `lanes`: sessions to build where weights change.
+    /// Brings the back to where a delta leads and makes it the front. `lanes`: how many weights are made ready for.
     /// After an error the front is what it was, and the delta can be applied again.
     fn apply(&mut self, records: &[&[u8]], to: Position, lanes: usize) -> Result<u64> {
         let (blocks, weights) = parts(records.iter().copied())?;
-        let dense = match weights.is_empty() {
-            true => self.front.dense.clone(),
-            false => Arc::new(self.front.dense.with(&weights, lanes)?),
+        let front = &self.front.held;
+        let weights = match weights.is_empty() {
+            true => front.weights(),
+            false => front.with(&weights, lanes)?,
         };
         let back = alone(&mut self.back);
         let (behind, _) = parts(self.behind.iter().map(Vec::as_slice))?;
-        back.rows.apply_blocks(&behind).map_err(refused)?;
+        back.held.lay(&behind)?;
         self.behind.clear();
-        back.rows.apply_blocks(&blocks).map_err(refused)?;
-        (back.position, back.dense) = (to, dense);
+        back.held.lay(&blocks)?;
+        back.held.set(weights);
+        back.position = to;
         std::mem::swap(&mut self.front, &mut self.back);
         self.behind = records.iter().map(|record| record.to_vec()).collect();
         Ok(blocks
@@ -124,7 +137,7 @@ impl Pair {
 }
 
 /// The only holder of a side, once the last run that saw it is over.
-fn alone(side: &mut Arc<Side>) -> &mut Side {
+fn alone<H>(side: &mut Arc<Side<H>>) -> &mut Side<H> {
     let mut pause = Duration::from_micros(20);
     while Arc::get_mut(side).is_none() {
         std::thread::sleep(pause);
@@ -154,13 +167,14 @@ fn parts<'a>(records: impl Iterator<Item = &'a [u8]>) -> Result<Parts<'a>> {
     Ok((rows, dense))
 }
 
-impl Live {
-    pub fn new(snapshot: &Arc<Snapshot>, graph: Graph, following: &Following) -> Result<Live> {
-        let dense = Arc::new(Dense::new(graph));
-        let pair = Pair::new(snapshot, &dense, Position::default(), following)?;
+impl<H: Held> Live<H> {
+    /// `side` gives the rows and weights of the bundle, twice.
+    pub fn new(following: &Following, side: impl Fn() -> Result<H>) -> Result<Live<H>> {
+        let pair = Pair::new(Position::default(), side)?;
         Ok(Live {
             shown: ArcSwap::new(pair.front.clone()),
             work: Mutex::new(Work { pair, staged: None }),
+            lanes: Lanes::default(),
             following: following.clone(),
             current_ms: AtomicU64::new(0),
             rows: AtomicU64::new(0),
@@ -170,17 +184,55 @@ impl Live {
     }
 
     /// What a run that begins now sees, for as long as it holds it.
-    pub fn pin(&self) -> Arc<Side> {
+    pub fn pin(&self) -> Arc<Side<H>> {
         self.shown.load_full()
     }
 
+    /// Each lane keeps one.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    fn lane_count(&self) -> usize {
+        Arc::strong_count(&self.lanes) - 1
+    }
+
+    pub fn following(&self) -> &Following {
+        &self.following
+    }
+
+    /// Takes a base in beside what is shown, twice: deltas go there until `show`.
+    pub fn stage(&self, at: Position, side: impl Fn() -> Result<H>) -> Result<()> {
+        let pair = Pair::new(at, side)?;
+        self.work.lock().staged = Some(pair);
+        Ok(())
+    }
+}
+
+/// What follows a chain, whatever it holds.
+pub(super) trait Follows {
     /// Applies the parts of a delta that leads to `to`: to the staged base if there is one, else to what is shown.
-    pub fn apply(&self, records: &[&[u8]], to: Position, lanes: usize) -> Result<()> {
+    fn apply(&self, records: &[&[u8]], to: Position) -> Result<()>;
+
+    /// Says where the base that was opened stands, before any delta.
+    fn stands_at(&self, at: Position);
+
+    /// Shows the staged base; nothing happens where none is.
+    fn show(&self) -> Result<()>;
+
+    /// Everything that the chain had at this time was applied.
+    fn is_current(&self, at_ms: u64);
+
+    fn progress(&self) -> Progress;
+}
+
+impl<H: Held> Follows for Live<H> {
+    fn apply(&self, records: &[&[u8]], to: Position) -> Result<()> {
         let Work { pair, staged } = &mut *self.work.lock();
         let rows = match staged {
-            Some(staged) => staged.apply(records, to, lanes)?,
+            Some(staged) => staged.apply(records, to, self.lane_count())?,
             None => {
-                let rows = pair.apply(records, to, lanes)?;
+                let rows = pair.apply(records, to, self.lane_count())?;
                 self.shown.store(pair.front.clone());
                 rows
             }
@@ -190,8 +242,7 @@ impl Live {
         Ok(())
     }
 
-    /// Says where the base that was opened stands, before any delta.
-    pub fn stands_at(&self, at: Position) {
+    fn stands_at(&self, at: Position) {
         let Work { pair, .. } = &mut *self.work.lock();
         if pair.front.position.sequence == 0 {
             alone(&mut pair.back).position = at;
@@ -201,33 +252,10 @@ impl Live {
         }
     }
 
-    /// Opens a base beside what is shown: deltas go there until `show`.
-    pub fn stage(&self, snapshot: &Path, graph: Graph, at: Position) -> Result<()> {
-        let opened = Arc::new(Snapshot::open(snapshot, None).map_err(internal)?);
-        let mut work = self.work.lock();
-        let own = work.pair.front.rows.snapshot();
-        let shape = |of: &Snapshot| {
-            let tables: Vec<_> = of
-                .tables()
-                .iter()
-                .map(|t| (t.name.clone(), t.dim))
-                .collect();
-            (tables, of.slots().collect::<Vec<_>>())
-        };
-        if shape(own) != shape(&opened) || own.plan() != opened.plan() {
-            let said = format!("the base {} has other tables or slots", snapshot.display());
-            return Err(Fault::invalid(said));
-        }
-        let dense = Arc::new(Dense::new(graph));
-        work.staged = Some(Pair::new(&opened, &dense, at, &self.following)?);
-        Ok(())
-    }
-
-    /// Shows the staged base; nothing happens where none is.
-    pub fn show(&self, lanes: usize) -> Result<()> {
+    fn show(&self) -> Result<()> {
         let mut work = self.work.lock();
         if let Some(pair) = work.staged.take() {
-            pair.front.dense.prepare(lanes)?;
+            pair.front.held.prepare(self.lane_count())?;
             self.shown.store(pair.front.clone());
             work.pair = pair;
             self.rebased.fetch_add(1, Ordering::Relaxed);
@@ -235,12 +263,11 @@ impl Live {
         Ok(())
     }
 
-    /// Everything that the chain had at this time was applied.
-    pub fn is_current(&self, at_ms: u64) {
+    fn is_current(&self, at_ms: u64) {
         self.current_ms.fetch_max(at_ms, Ordering::Relaxed);
     }
 
-    pub fn progress(&self) -> Progress {
+    fn progress(&self) -> Progress {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -260,11 +287,7 @@ impl Live {
     }
 }
 
-fn internal(error: impl std::fmt::Display) -> Fault {
-    Fault::internal(error.to_string())
-}
-
 /// A delta that cannot be laid over these rows.
-fn refused(error: impl std::fmt::Display) -> Fault {
+pub(super) fn refused(error: impl std::fmt::Display) -> Fault {
     Fault::new(Kind::Invalid, error.to_string())
 }

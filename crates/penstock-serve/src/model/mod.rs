@@ -1,7 +1,7 @@
 //! A bundle, open for scoring. `Model` is shared; each worker has a `Lane` of its own, with a session and scratch.
 //!
 //! Read `features.rs` for models over raw columns (`inputs.rs`, `cells.rs`: tensors to columns; `mapping.rs`: the plan;
-//! `encode.rs`: the matrix; `linear.rs`, `trees.rs`, `deep.rs`: scores), `tensors.rs` for those over tensors.
+//! `encode.rs`: the matrix; `linear.rs`, `online.rs`, `trees.rs`, `deep.rs`: scores), `tensors.rs` for those over tensors.
 
 mod cells;
 mod deep;
@@ -18,8 +18,10 @@ mod live;
 mod manifest;
 mod mapping;
 mod matrix;
+mod online;
 mod part;
 mod parting;
+mod sides;
 mod tensors;
 mod trees;
 mod warm;
@@ -41,10 +43,13 @@ use deep::DeepScorer;
 use features::{Desk, FeatureModel};
 use graph::Run;
 pub use graph::load_runtime;
-use live::Live;
+use live::Follows;
 pub use live::{Following, Position, Progress};
 use manifest::{Manifest, broken};
 use tensors::TensorsModel;
+
+/// Said of any other model.
+const FOLLOWERS: &str = "only lr, fm and deep models follow a chain";
 
 /// What a model takes and gives.
 #[derive(Clone, Debug)]
@@ -109,10 +114,10 @@ impl Model {
             let signature = model.signature(&manifest.algorithm);
             (Form::Features(Box::new(model)), signature)
         };
-        let has_tables = matches!(&kind, Form::Features(model) if model.deep().is_some());
-        if options.following.is_some() && !has_tables {
-            let said = "only models with embedding tables follow a chain";
-            return Err(broken(folder, said));
+        if options.following.is_some()
+            && !matches!(&kind, Form::Features(model) if model.live().is_some())
+        {
+            return Err(broken(folder, FOLLOWERS));
         }
         let mut warm_up = warm::rows(folder, &signature.inputs);
         if warm_up.is_empty() {
@@ -163,45 +168,46 @@ impl Model {
 
     // --- following a chain ---
 
-    fn live(&self) -> Result<(&Live, usize)> {
-        let live = self.deep().and_then(DeepScorer::live);
-        live.ok_or_else(|| Fault::invalid("only models with embedding tables follow a chain"))
+    fn live(&self) -> Result<&dyn Follows> {
+        let live = match &self.kind {
+            Form::Features(model) => model.live(),
+            Form::Tensors(_) => None,
+        };
+        live.ok_or_else(|| Fault::invalid(FOLLOWERS))
     }
 
     /// How far it has followed; None where it does not.
     pub fn progress(&self) -> Option<Progress> {
-        self.live().ok().map(|(live, _)| live.progress())
+        self.live().ok().map(Follows::progress)
     }
 
     /// Applies a delta's parts, which lead to `to`. Nothing is changed where it fails.
     pub fn apply_delta(&self, records: &[&[u8]], to: Position) -> Result<()> {
-        let (live, lanes) = self.live()?;
-        live.apply(records, to, lanes)
+        self.live()?.apply(records, to)
     }
 
     /// Says where the bundle that was opened stands in its chain.
     pub fn stands_at(&self, at: Position) -> Result<()> {
-        self.live().map(|(live, _)| live.stands_at(at))
+        self.live().map(|live| live.stands_at(at))
     }
 
     /// Opens a newer base, which lies in a folder, beside what is shown. Deltas go there until `show_base`.
     pub fn stage_base(&self, folder: &Path, at: Position) -> Result<()> {
-        Manifest::read(folder)?;
-        let deep = self
-            .deep()
-            .ok_or_else(|| Fault::invalid("it follows no chain"))?;
-        deep.stage(folder, at)
+        let manifest = Manifest::read(folder)?;
+        match &self.kind {
+            Form::Features(model) => model.stage(folder, &manifest, at),
+            Form::Tensors(_) => Err(Fault::invalid(FOLLOWERS)),
+        }
     }
 
     /// Shows the staged base, if there is one.
     pub fn show_base(&self) -> Result<()> {
-        let (live, lanes) = self.live()?;
-        live.show(lanes)
+        self.live()?.show()
     }
 
     /// Everything that the chain had at this time (milliseconds since the epoch) was applied.
     pub fn is_current(&self, at_ms: u64) -> Result<()> {
-        self.live().map(|(live, _)| live.is_current(at_ms))
+        self.live().map(|live| live.is_current(at_ms))
     }
 
     /// A worker's own way to run it.
@@ -335,7 +341,7 @@ impl Lane {
     /// Where in its chain the model stood as the last run saw it; None where it follows none.
     pub fn position(&self) -> Option<Position> {
         match &self.seat {
-            Seat::Features(desk) => desk.run().and_then(|run| run.position),
+            Seat::Features(desk) => desk.position(),
             Seat::Tensors(_) => None,
         }
     }

@@ -44,7 +44,7 @@ pub fn pack(
             consumer: consumer.into(),
         })?;
         epochs.push(table.flip());
-        packer.table(number, table.config().dim as u32);
+        packer.table(number, table.config().dim);
         let mut named = named.next().unwrap_or_default();
         let mut wrong = Ok(());
         let visited = table.finished_changes(since, |change| {

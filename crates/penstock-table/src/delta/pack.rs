@@ -1,5 +1,7 @@
 //! Rows and tombstones into the bodies of rows records.
 
+use std::ops::Range;
+
 use super::{DeltaError, F16, F32};
 use crate::half::Dtype;
 
@@ -17,6 +19,9 @@ pub struct Pack {
 pub struct Packer {
     half: bool,
     most: usize,
+    /// Of each row's values only these, side by side; None: all.
+    only: Option<Vec<Range<usize>>>,
+    columns: Vec<Range<usize>>,
     pack: Pack,
     body: Vec<u8>,
     table: u32,
@@ -32,6 +37,8 @@ impl Packer {
         Packer {
             half,
             most,
+            only: None,
+            columns: vec![],
             pack: Pack::default(),
             body: vec![],
             table: 0,
@@ -42,26 +49,34 @@ impl Packer {
         }
     }
 
-    /// What follows is of this table.
-    pub fn table(&mut self, table: u32, dim: u32) {
+    /// Tells these parts of each row alone: what else a row has is the trainer's own.
+    pub fn only(self, columns: Vec<Range<usize>>) -> Packer {
+        let only = Some(columns);
+        Packer { only, ..self }
+    }
+
+    /// What follows is of this table, whose rows have `dim` values.
+    pub fn table(&mut self, table: u32, dim: usize) {
         self.close_block();
-        (self.table, self.dim) = (table, dim);
+        let all = || std::iter::once(0..dim).collect();
+        self.columns = self.only.clone().unwrap_or_else(all);
+        let told = self.columns.iter().map(Range::len).sum::<usize>();
+        (self.table, self.dim) = (table, told as u32);
     }
 
     /// `values` are as many as the table's dim.
     pub fn row(&mut self, key: u64, values: &[f32]) -> Result<(), DeltaError> {
-        debug_assert_eq!(values.len(), self.dim as usize);
-        if values.iter().any(|value| !value.is_finite()) {
+        let told = || self.columns.iter().flat_map(|at| &values[at.clone()]);
+        if told().any(|value| !value.is_finite()) {
             let table = self.table;
             return Err(DeltaError::NotFinite { table, key });
         }
         self.keys.push(key);
         if self.half {
             let nearest = |&value| Dtype::F16.narrow(value, 0x8000_0000).to_le_bytes();
-            self.values.extend(values.iter().flat_map(nearest));
+            self.values.extend(told().flat_map(nearest));
         } else {
-            self.values
-                .extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            self.values.extend(told().flat_map(|v| v.to_le_bytes()));
         }
         self.pack.rows += 1;
         self.break_off();

@@ -6,6 +6,7 @@
 mod columns;
 mod cuts;
 mod distinct;
+mod laid;
 mod model;
 mod owner;
 mod part;
@@ -13,11 +14,14 @@ mod settings;
 mod state;
 mod step;
 mod tally;
+mod told;
 mod trainer;
 
 pub use columns::{Columns, Offsets, Slot};
 pub use cuts::{Cuts, Sections};
+pub use laid::{Laid, OwnRows};
 pub use model::{Model, NUMBER_FIELD, RowOut};
 pub use settings::{Factors, Optimizer, Rates, Settings};
 pub use tally::Progress;
+pub use told::Own;
 pub use trainer::Trainer;

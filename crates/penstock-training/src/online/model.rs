@@ -189,8 +189,25 @@ impl Model {
         }
     }
 
+    /// The same model, without rows of keys; bias and numbers as they were at first.
+    pub(crate) fn without_rows(&self) -> Result<Model> {
+        let (slots, numbers) = (self.slots, self.numbers);
+        let mut empty = Model::new(self.settings, slots, numbers, self.shared, self.positions)?;
+        empty.grow(self.tables().len())?;
+        Ok(empty)
+    }
+
     /// The margin of every row, the same bits in any batch and at any number of threads. Keys without a row add nothing.
     pub fn margins(&self, columns: &Columns) -> Result<Vec<f64>> {
+        self.margins_under(None, columns)
+    }
+
+    /// The same where the rows of `over`, a model of this shape, take the place of those here; bias and numbers are its own.
+    pub(crate) fn margins_under(
+        &self,
+        over: Option<&Model>,
+        columns: &Columns,
+    ) -> Result<Vec<f64>> {
         columns.check(self.slots, self.numbers)?;
         let mut out = vec![0.0; columns.rows];
         out.par_chunks_mut(SCORED).enumerate().for_each_init(
@@ -200,7 +217,10 @@ impl Model {
                 part.clear(self);
                 part.fill(self, columns, None, from..from + out.len());
                 part.find(self, false);
-                part.score(self);
+                if let Some(over) = over {
+                    part.find_over(over);
+                }
+                part.score(over.unwrap_or(self));
                 out.copy_from_slice(&part.margins);
             },
         );

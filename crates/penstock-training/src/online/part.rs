@@ -48,6 +48,7 @@ pub(crate) struct Part {
     pub distinct: Distinct,
     pub number: Vec<u32>,
     pub places: Vec<Place>,
+    above: Vec<Place>,
     weights: Vec<f32>,
     /// Of each owner: its distinct keys, and its keys, in order. Not used where there is one owner.
     pub dealt: Vec<Dealt>,
@@ -182,6 +183,24 @@ impl Part {
                 table.find_to_write(hashes, places);
             } else {
                 table.find_to_read(hashes, places);
+            }
+        }
+    }
+
+    /// After `find`: what has a row in `over` too is read from there.
+    pub fn find_over(&mut self, over: &Model) {
+        let (hashes, tables) = (self.distinct.hashes(), self.distinct.tables());
+        let mut from = 0;
+        for run in tables.chunk_by(|one, other| one == other) {
+            let at = from..from + run.len();
+            from = at.end;
+            self.above.clear();
+            self.above.resize(run.len(), Place::NONE);
+            over.tables()[run[0] as usize].find_to_read(&hashes[at.clone()], &mut self.above);
+            for (place, above) in self.places[at].iter_mut().zip(&self.above) {
+                if !above.is_none() {
+                    *place = *above;
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The progressive trainer of regressions and factorisation machines.
 
+mod chain;
 mod cuts;
 mod data;
 mod formulas;

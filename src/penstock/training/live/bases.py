@@ -66,9 +66,16 @@ class Bases:
         return self.folder / f"{base.number:06d}"
 
     def add(
-        self, registry: Registry, lease: Lease, bundle: Bundle, learner: Learner, cuts: Path, facts: Mapping[str, Any]
+        self,
+        registry: Registry,
+        name: str,
+        lease: Lease,
+        bundle: Bundle,
+        learner: Learner,
+        cuts: Path,
+        facts: Mapping[str, Any],
     ) -> Version:
-        """Push the model as it stands as a version, and keep the cut that is of the same moment.
+        """Push the model as it stands as a version of `name`, and keep the cut that is of the same moment.
 
         `facts`: what `Base` has of the loop. Raises `Superseded` where a later generation has begun.
         """
@@ -78,10 +85,10 @@ class Bases:
         with tempfile.TemporaryDirectory(prefix="penstock-base-") as scratch:
             (Path(scratch) / "files").mkdir()
             scorer = learner.scorer(Path(scratch) / "files")
-            lineage = {**bundle.lineage, "online": {**told, "generation": lease.generation}}
+            lineage = {**bundle.lineage, "online": {**told, "of": lease.model, "generation": lease.generation}}
             replace(bundle, scorer=scorer, lineage=lineage).save(Path(scratch) / "bundle")
             lease.check()
-            version = registry.push(Path(scratch) / "bundle", lease.model, notes="from the loop")
+            version = registry.push(Path(scratch) / "bundle", name, notes="from the loop")
         base = replace(base, version=version.uri)
         self.folder.mkdir(parents=True, exist_ok=True)
         link_cuts(cuts, self.place(base))

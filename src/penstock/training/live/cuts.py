@@ -44,7 +44,7 @@ class Chain:
 @dataclass
 class State:
     """Where a loop is beside its model. `samples`: learnt from in all; `chain`: what was published by then; `gaps`:
-    records that rollbacks left out; `types`: of raw columns."""
+    records that rollbacks left out, or that could not be read any more; `types`: of raw columns."""
 
     places: dict[str, Place] = field(default_factory=dict)
     samples: int = 0

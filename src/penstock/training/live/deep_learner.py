@@ -113,7 +113,7 @@ class DeepLearner(Learner):
         return found
 
     @property
-    def tables(self) -> native.Tables:
+    def tracked(self) -> native.Tables:
         found: native.Tables = self.tables_of.native
         return found
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock import native
+from penstock.registry.chain import Tracked
 from penstock.training.artefacts import told
 from penstock.training.bundle import Bundle
 from penstock.training.deep.batches import Rows
@@ -73,20 +73,25 @@ class Learner(ABC):
         """Rows of each table."""
 
     @property
-    def tables(self) -> native.Tables | None:
-        """Where rows are published from; None where they are not in tables of their own."""
-        return None
+    @abstractmethod
+    def tracked(self) -> Tracked:
+        """Where rows are published from."""
+
+    @abstractmethod
+    def dense(self) -> Mapping[str, npt.NDArray[np.float32]]:
+        """The weights that are published beside rows, by name."""
+
+    #: Whether these go with every delta: where hosts need do nothing for them but copy a few numbers.
+    dense_always = False
 
     def close(self) -> None:  # noqa: B027  most have nothing to close
         """Leave the process as it was."""
 
-    def dense(self) -> Mapping[str, npt.NDArray[np.float32]]:
-        """The weights that are published beside rows, by name."""
-        return {}
-
 
 class OnlineLearner(Learner):
     """`lr` and `fm`: rows go to the native trainer a batch a call, and are stepped before it returns."""
+
+    dense_always = True
 
     def __init__(self, bundle: Bundle, *, batch: int, threads: int, anew: bool) -> None:
         old = bundle.scorer
@@ -101,6 +106,8 @@ class OnlineLearner(Learner):
         )  # fmt: skip
         self.trainer.begin_pass()
         self._anew = anew
+        #: As of the last batch: other threads ask while the trainer is at work, and it is one thread's alone.
+        self._keys = self.trainer.keys
 
     def learn(self, rows: Rows) -> Floats:
         slots, numbers = [to_native(keys) for keys in rows.matrix.slots], pa.array(rows.numbers.ravel())
@@ -113,11 +120,13 @@ class OnlineLearner(Learner):
             self.trainer.finish()
         except ValueError as error:
             raise LearningError(str(error), "", "TRAIN040") from error
+        self._keys = self.trainer.keys
         return scores
 
     def resume(self, folder: Path) -> Mapping[str, bytes] | None:
         with told(folder):
             sections = self.trainer.resume(str(folder), self.plan)
+        self._keys = self.trainer.keys
         return sections
 
     def begin(self) -> None:
@@ -125,6 +134,7 @@ class OnlineLearner(Learner):
             old = self.old
             self.trainer.put(pa.array(old.row_fields), pa.array(old.row_keys), pa.array(old.row_values.ravel()))
             self.trainer.warm()
+        self._keys = self.trainer.keys
 
     def cut_into(self, folder: Path) -> None:
         with told(folder):
@@ -149,7 +159,15 @@ class OnlineLearner(Learner):
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        return {"keys": self.trainer.keys}
+        return {"keys": self._keys}
+
+    @property
+    def tracked(self) -> Tracked:
+        return self.trainer
+
+    def dense(self) -> Mapping[str, npt.NDArray[np.float32]]:
+        own = self.trainer.own_weights()
+        return {name: values.to_numpy().reshape(shape) for name, shape, values in own}
 
 
 def turned(

@@ -1,6 +1,6 @@
 """What is learnt goes out as it is learnt: changed rows every `every_ms`, dense weights every `dense_every_ms`.
 
-Nothing goes out while the gate is shut: the tables remember what has changed, and the next delta has all of it. A
+Nothing goes out while the gate is shut: the rows remember what has changed, and the next delta has all of it. A
 generation begins from the base it was started with, from the cut it was recovered at (`restore`), or, where what a cut
 holds was never published, from a base of its own.
 """
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penstock import native
 from penstock.registry.chain import ChainError, ChainHead, Published, Publisher
 from penstock.registry.generations import Lease
 from penstock.streams import Topic
@@ -34,8 +33,6 @@ class Publishing:
 
     def __init__(self, settings: Publish, topic: Topic, lease: Lease, learner: Learner, plan: str) -> None:
         self.settings, self.topic, self.lease, self.learner, self.plan = settings, topic, lease, learner, plan
-        assert learner.tables is not None
-        self.tables: native.Tables = learner.tables
         self.publisher: Publisher | None = None
         self.chain = Chain()
         self.rows = self.bytes = 0
@@ -49,7 +46,7 @@ class Publishing:
         self.publisher = Publisher(
             self.topic, self.lease.model, self.lease.generation, plan=self.plan, base=base, values=self.settings.values
         )
-        self.publisher.track(self.tables)
+        self.publisher.track(self.learner.tracked)
         self.chain = Chain(self.lease.generation, 0, -1, base)
 
     def recover(self, chain: Chain, head: Head) -> bool:
@@ -64,7 +61,7 @@ class Publishing:
         offset = chain.offset + 1 if chain.offset >= 0 else None
         try:
             done = self.publisher.restore(
-                self.tables, after=after, offset=offset, dense=self.learner.dense(), positions=head.positions,
+                self.learner.tracked, after=after, offset=offset, dense=self.learner.dense(), positions=head.positions,
                 event_time_ms=head.event_time_ms,
             )  # fmt: skip
         except ChainError as error:
@@ -91,13 +88,14 @@ class Publishing:
         Raises `Superseded` (LIVE011) before anything is written where a later generation has begun.
         """
         assert self.publisher is not None
-        dense_due = (whole or now >= self._next_dense) and head.samples != self._dense_samples
+        turn = whole or self.learner.dense_always or now >= self._next_dense
+        dense_due = turn and head.samples != self._dense_samples
         if head.samples == self._samples and not dense_due:
             return
         dense = self.learner.dense() if dense_due else None
         self.lease.check()
         done = self.publisher.publish(
-            self.tables, dense=dense, positions=head.positions, event_time_ms=head.event_time_ms
+            self.learner.tracked, dense=dense, positions=head.positions, event_time_ms=head.event_time_ms
         )
         self._note(done, head.samples)
         if dense_due:

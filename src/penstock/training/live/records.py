@@ -11,13 +11,13 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from penstock.errors import RequestError
-from penstock.streams import Topic, Unreachable
+from penstock.streams import RecordsLost, Topic, TopicTrimmed, Unreachable
 from penstock.training.live.places import BAD, SAMPLE, TICK, Marks, Place
 
 #: Records of one read, and those of a partition that may wait for the others.
@@ -41,11 +41,15 @@ class _Partition:
 
 
 class Records:
-    """Reads a topic on from `place`. `parts` gives (marks, values) in order, empty ones where nothing came in time."""
+    """Reads a topic on from `place`. `parts` gives (marks, values) in order, empty ones where nothing came in time.
+
+    What was trimmed before it was read, or is damaged, is passed over: `lost` has (partition, from, to) of each gap.
+    """
 
     def __init__(self, topic: Topic, place: Place, *, wait_s: float, idle_s: float | None) -> None:
         self.topic, self.wait_s, self.idle_s = topic, wait_s, idle_s
         now = time.monotonic()
+        self.lost: list[tuple[int, int, int]] = []
         self._held = {
             p: _Partition(Marks.joined([]), place.next[p], place.times_ms.get(p, 0), now)
             for p in range(topic.partitions)
@@ -66,7 +70,11 @@ class Records:
 
     def _read(self) -> bool:
         wanted = {p: held.next for p, held in self._held.items() if len(held.marks) < AHEAD}
-        found = self.topic.poll(wanted, records=A_READ, wait_s=self.wait_s) if wanted else {}
+        try:
+            found = self.topic.poll(wanted, records=A_READ, wait_s=self.wait_s) if wanted else {}
+        except (TopicTrimmed, RecordsLost):
+            self._pass_over(wanted)
+            return True
         for partition, batch in found.items():
             held, records = self._held[partition], batch.records
             held.next, held.heard = batch.next, time.monotonic()
@@ -84,6 +92,22 @@ class Records:
             own = Marks(np.full(len(records), partition, np.int32), offsets, times, fates)
             held.marks = Marks.joined([held.marks, own])
         return bool(found)
+
+    def _pass_over(self, wanted: Mapping[int, int]) -> None:
+        """Go on behind what cannot be read, in each partition where that is so."""
+        for partition, offset in wanted.items():
+            try:
+                self.topic.read(partition, offset, records=1)
+            except TopicTrimmed as error:
+                self._lose(partition, error.start, "are no longer kept")
+            except RecordsLost as error:
+                self._lose(partition, error.next, "are damaged")
+
+    def _lose(self, partition: int, upto: int, why: str) -> None:
+        held = self._held[partition]
+        _log.warning("offsets %d to %d of partition %d %s, and are passed over", held.next, upto - 1, partition, why)
+        self.lost.append((partition, held.next, upto))
+        held.next = upto
 
     def _ready(self) -> tuple[Marks, list[bytes]]:
         """What no partition can come before any more."""

@@ -24,7 +24,7 @@ def roll_back(file: settings.File, *, to: str = "", skip: bool = False, take_ove
     document, folder = file.document, file.at(file.document.checkpoints.folder)
     bases = Bases(folder, 2)
     base = chosen(bases.all(), to, document.model.name)
-    with Registry() as registry, Lease(registry.database, document.model.name, take_over=take_over) as lease:
+    with Registry() as registry, Lease(registry.database, document.model.writes, take_over=take_over) as lease:
         came = newest_positions(folder)
         with open_topic(file.address(document.samples.topic), create=False) as topic:
             left_out = {str(p): came[p] for p in range(topic.partitions) if p in came} if skip else {}
@@ -59,10 +59,11 @@ def status(file: settings.File) -> Mapping[str, Any]:
     """Who trains the model, and what it can go back to."""
     document = file.document
     with Registry() as registry, registry.database.read() as db:
-        now = present(db, document.model.name)
+        now = present(db, document.model.writes)
     bases = Bases(file.at(document.checkpoints.folder), 2).all()
     return {
-        "model": document.model.name, "generation": now.number, "owner": now.owner, "lease_until": now.until,
+        "model": document.model.name, "chain": document.model.writes, "generation": now.number,
+        "owner": now.owner, "lease_until": now.until,
         "versions": [
             {"version": base.version, "samples": base.samples, "good": base.good, "time_ms": base.time_ms}
             for base in bases

@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from penstock.registry.bundles import digest_of_folder
+from penstock.data.prometheus import MetricsPort
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
 from penstock.streams import Topic, open_topic
@@ -26,21 +25,21 @@ from penstock.training.bundle import Bundle, load, place_of
 from penstock.training.deep.batches import join
 from penstock.training.deep.reading import Prefetched
 from penstock.training.live import history, settings
-from penstock.training.live.bases import Bases, now_ms
 from penstock.training.live.cuts import BEGIN, LoopCuts, State
 from penstock.training.live.drift import Drift
-from penstock.training.live.faults import LiveError
+from penstock.training.live.faults import LiveError, told
 from penstock.training.live.gates import Gate
 from penstock.training.live.learners import learner as learner_of
+from penstock.training.live.outgoing import SAMPLES, Outgoing, Parts
 from penstock.training.live.places import Place
-from penstock.training.live.publishing import Head, Publishing
 from penstock.training.live.quality import Quality
 from penstock.training.live.records import Records, first_place
 from penstock.training.live.samples import Chunk, Mapper, Thinning
-from penstock.training.live.telling import Alerts, MetricsPort, prometheus
+from penstock.training.live.telling import Alerts
+from penstock.training.live.watch import Watch
 from penstock.training.streaming_metrics import StreamingMetrics
 
-SAMPLES, HISTORY = "samples", "history"
+HISTORY = "history"
 #: Chunks that wait, encoded, for the learner.
 AHEAD = 4
 #: How long the reader waits for records before it says that there are none.
@@ -57,14 +56,11 @@ class Loop:
         self._stopping = threading.Event()
         self.state = State()
         self._pending: list[tuple[str, Chunk]] = []
+        self._lost: list[tuple[int, int, int]] = []
         self._waiting = 0
         self._waited_since = 0.0
-        self._rate, self._told_at, self._told_samples = 0.0, time.monotonic(), 0
-        self._lag_s, self._late = 0.0, False
-        self._cut_at = self._whole_at = time.monotonic()
+        self._cut_at = time.monotonic()
         self._cut_of = -1
-        self._base_of = 0
-        self._drifting: set[str] = set()
         self.metrics_address = ""
 
     def stop(self) -> None:
@@ -74,39 +70,39 @@ class Loop:
     def run(self) -> Mapping[str, Any]:
         """Train until told to stop; returns what was done.
 
-        Raises `LeaseHeld`, `Superseded`, and what inputs, cuts and topics raise.
+        Raises `LeaseHeld`, `Superseded`, what inputs, cuts and topics raise, and `LoopError` (LIVE013) for a disk.
         """
         document = self.document
         with ExitStack() as stack:
+            stack.enter_context(told())
+            port = stack.enter_context(MetricsPort(document.watch.listen)) if document.watch.listen else None
             location = self._location()
             bundle, folder = load(location), place_of(location)
             self.learner = learner_of(bundle, folder, document.train, anew=document.model.anew)
             stack.callback(self.learner.close)
             registry = stack.enter_context(Registry())
-            self.lease = stack.enter_context(Lease(registry.database, document.model.name, take_over=self._take_over))
+            self.lease = stack.enter_context(Lease(registry.database, document.model.writes, take_over=self._take_over))
             topic = stack.enter_context(open_topic(self.file.address(document.samples.topic)))
             self.cuts = LoopCuts(self.file.at(document.checkpoints.folder), self.lease, self.learner)
             self._resume(bundle, topic)
             self.cuts.begin()
-            self.alerts = Alerts(document.model.name, document.watch.webhook)
-            stack.callback(self.alerts.close)
-            self.registry, self.bundle = registry, bundle
-            self.publishing = self._publishing(stack, folder)
-            self.made = document.bases or (settings.Bases() if document.publish else None)
-            self.bases = Bases(self.cuts.folder, self.made.keep) if self.made else None
-            self._base_at = time.monotonic()
-            if document.watch.listen:
-                port = MetricsPort(document.watch.listen, self.prometheus)
-                stack.callback(port.close)
+            alerts = stack.enter_context(Alerts(document.model.writes, document.watch.webhook))
+            parts = Parts(registry, self.lease, bundle, self.learner, self.cuts, self.gate, self.state)
+            self.watch = Watch(document, parts, self.quality, alerts)
+            self.outgoing = Outgoing(self.file, parts, save=lambda: self._save(), judge=self.watch.judge)
+            self.outgoing.begin(stack, folder)
+            self.watch.outgoing = self.outgoing
+            if port is not None:
+                port.serve(self.watch.prometheus)
                 self.metrics_address = port.address
                 _log.info("metrics on http://%s/metrics", port.address)
             self.mapper = self._mapper(bundle)
             with Prefetched(lambda: self._chunks(topic), AHEAD) as chunks:
                 self._learn_from(iter(chunks))
-            self._publish(whole=True)
+            self.outgoing.publish(whole=True)
             self._save()
             _log.info("stopped after %s samples; a checkpoint is written", f"{self.state.samples:,}")
-            return self.summary()
+            return self.watch.summary()
 
     # --- the beginning ---
 
@@ -137,7 +133,6 @@ class Loop:
             begin = settings.begin(self._begin or document.samples.from_)
             self.state.places = {SAMPLES: first_place(topic, begin), HISTORY: Place({0: 0})}
             _log.info("beginning with %s", self._location())
-        self._told_samples = self.state.samples
 
     def _mapper(self, bundle: Bundle) -> Mapper:
         document = self.document
@@ -161,6 +156,7 @@ class Loop:
         train = self.document.train
         idle_s = None if train.deterministic else self.document.samples.idle_s
         records = Records(topic, self.state.places[SAMPLES], wait_s=HEARTBEAT_S, idle_s=idle_s)
+        self._lost = records.lost
         for marks, values in records.parts():
             yield SAMPLES, self.mapper.chunk(marks, values, int(time.time() * 1000)) if len(marks) else None
 
@@ -192,6 +188,15 @@ class Loop:
             name, chunk = self._pending.pop(0)
             self.state.places[name].advance(chunk.records)
 
+    def _count_lost(self) -> None:
+        """Gaps in the topic count once a cut would lie behind them: before that the next run meets them again."""
+        place = self.state.places[SAMPLES]
+        for gap in [gap for gap in self._lost if place.next.get(gap[0], 0) > gap[2]]:
+            self._lost.remove(gap)
+            self.state.gaps += gap[2] - gap[1]
+            said = f"{gap[2] - gap[1]:,} records of partition {gap[0]} could not be read any more; they are left out"
+            self.watch.alerts.raise_("lost", said, records=gap[2] - gap[1])
+
     def _ready(self) -> bool:
         """Whether a batch is to be learnt from now: a full one, or one that waited long enough."""
         train = self.document.train
@@ -220,111 +225,35 @@ class Loop:
         self._waiting -= rows.count
         self._waited_since = time.monotonic()
         self._pass_over()
+        self._count_lost()
         self.state.samples += rows.count
-        emitted = max(int(chunk.emit_ms[-1]) for _, chunk in batch if chunk.rows.count)
-        self._lag_s = max(0.0, time.time() - emitted / 1000) if emitted else 0.0
+        self.watch.learnt(max(int(chunk.emit_ms[-1]) for _, chunk in batch if chunk.rows.count))
 
     def _between(self) -> None:
         """What is due between two batches."""
         now, document = time.monotonic(), self.document
         self.lease.check()
         if self.cuts.go_on():
-            self._whole_at = now
+            self.watch.whole_at = now
         if now - self._cut_at >= document.checkpoints.every_s and self._consumed() != self._cut_of:
             self._cut_at = now
             self._cut()
-        if self.publishing is not None and self.publishing.due(now):
-            self.judge()
-            if self.publishing.publisher is None and self.gate.open:
-                self._add_base()
-            self._publish()
-        new = self.state.samples != self._base_of and self.gate.open
-        if self.made is not None and new and now - self._base_at >= self.made.every_s:
-            self._add_base()
-        if now - self._told_at >= document.watch.tell_s:
-            self._tell(now)
-
-    def judge(self) -> None:
-        """Let the gate see the metrics as they are."""
-        if self.gate.judge(self.quality.values(), self.state.samples):
-            kind = "gate_open" if self.gate.open else "gate_shut"
-            said = self.gate.why or "all metrics are in their bands again; publishing goes on"
-            self.alerts.raise_(kind, said, samples=self.state.samples)
-
-    # --- what goes out ---
-
-    def _publishing(self, stack: ExitStack, folder: Path) -> Publishing | None:
-        """Raises `LiveError` (LIVE008) for a model whose rows are not in tables of their own."""
-        wanted = self.document.publish
-        if wanted is None:
-            return None
-        if self.learner.tables is None:
-            said = f"rows of a model of '{self.bundle.algorithm}' cannot be published one by one"
-            raise LiveError(said, "deep models can; [bases] publishes whole versions of any", "LIVE008")
-        topic = stack.enter_context(open_topic(self.file.address(wanted.topic)))
-        publishing = Publishing(wanted, topic, self.lease, self.learner, self.bundle.fingerprint)
-        if self.state.samples:
-            publishing.recover(self.state.chain, self._head())
-        elif not self.document.model.anew:
-            publishing.begin(digest_of_folder(folder))
-        return publishing
-
-    def _head(self) -> Head:
-        positions = {name: dict(place.next) for name, place in self.state.places.items()}
-        return Head(self.state.samples, positions, self.state.places[SAMPLES].time_ms)
-
-    def _publish(self, *, whole: bool = False) -> None:
-        """What has changed goes out, where there is a chain and its gate is open."""
-        if self.publishing is not None and self.publishing.publisher is not None and self.gate.open:
-            self.publishing.publish(time.monotonic(), self._head(), whole=whole)
-
-    def _add_base(self) -> None:
-        """A version of what is learnt now, with the cut of this very moment; what is too old goes."""
-        assert self.bases is not None
-        self._publish(whole=True)
-        self._save()
-        place = self.state.places[SAMPLES]
-        facts = {
-            "offset": self.state.chain.offset, "samples": self.state.samples, "time_ms": now_ms(),
-            "chain": (self.state.chain.generation, self.state.chain.sequence),
-            "positions": {str(partition): offset for partition, offset in place.next.items()},
-        }  # fmt: skip
-        version = self.bases.add(self.registry, self.lease, self.bundle, self.learner, self.cuts.own, facts)
-        if self.publishing is not None:
-            if self.publishing.publisher is None:
-                self.publishing.begin(version.digest)
-                self._publish(whole=True)
-            self.publishing.announce(version.uri, version.digest)
-        self._base_at, self._base_of = time.monotonic(), self.state.samples
-        oldest = self.bases.forget()[0]
-        if self.publishing is not None and self.publishing.publisher is not None and oldest.offset >= 0:
-            self.publishing.publisher.trim(oldest.offset + 1)
-
-    def _prove(self) -> None:
-        """Bases that one effective window of green samples followed are good; the newest of them gets the alias."""
-        if self.bases is None or self.made is None:
-            return
-        alias = self.made.alias
-        for base in self.bases.all():
-            if not base.good and self.gate.proved(base.samples):
-                self.bases.proved(base)
-                _log.info("%s has proved good", base.version)
-                if alias:
-                    self.registry.alias(base.version, alias, "proved good online", self.lease.generation)
+        self.outgoing.between(now)
+        if self.watch.due(now):
+            self.watch.tell(now, idle=not self._waiting)
 
     # --- cuts ---
 
     def _sections(self) -> dict[str, bytes]:
         self.state.gate = self.gate.document()
-        if self.publishing is not None:
-            self.state.chain = self.publishing.at(self.state.samples)
+        self.outgoing.remember()
         self.state.types = dict(self.mapper.types)
         own = self.state.sections(self.lease.generation, self.learner)
         return {**own, **self.quality.sections()}
 
     def _cut(self) -> None:
         """Begin a cut. What it holds is published before, so that a recovery has nothing else to say."""
-        self._publish()
+        self.outgoing.publish()
         self._cut_of = self._consumed()
         self.cuts.prepare(self._sections())
 
@@ -336,67 +265,7 @@ class Loop:
         """A cut of where it is now, whole when this returns."""
         self._cut()
         self.cuts.finish()
-        self._cut_at = self._whole_at = time.monotonic()
-
-    # --- telling ---
-
-    def _tell(self, now: float) -> None:
-        seconds = now - self._told_at
-        self._rate = (self.state.samples - self._told_samples) / max(seconds, 1e-9)
-        self._told_at, self._told_samples = now, self.state.samples
-        if not self._waiting and not self._rate:
-            self._lag_s = 0.0
-        self.judge()
-        self._prove()
-        self._look_at_drift()
-        found = self.quality.values()
-        shown = ", ".join(f"{name} {found[name]:.4f}" for name in ("decayed_auc", "calibration") if found[name])
-        counts = self.state.places[SAMPLES].counts
-        aside = "".join(f", {counts[name]:,} {name}" for name in ("quarantined", "skipped") if counts[name])
-        state = "" if self.gate.open else f"; not published: {self.gate.why}"
-        _log.info(
-            "%s samples, %s a second, lag %.1f s, %s%s%s", f"{self.state.samples:,}", f"{self._rate:,.0f}", self._lag_s,
-            shown or "no metrics yet", aside, state,
-        )  # fmt: skip
-        late = self._lag_s > self.document.lag.most_s
-        if late and not self._late:
-            self.alerts.raise_("lag", f"samples are {self._lag_s:.0f} s old when they are learnt from")
-        self._late = late
-
-    def _look_at_drift(self) -> None:
-        limit = self.document.drift.alert
-        over = {name: value for name, value in self.quality.drift.values().items() if value > limit}
-        for name in over.keys() - self._drifting:
-            self.alerts.raise_("drift", f"{name} is not what it was: PSI {over[name]:.2f}", of=name, psi=over[name])
-        self._drifting = set(over)
-
-    def summary(self) -> dict[str, Any]:
-        """What was done so far: the command's JSON."""
-        counts = self.state.places[SAMPLES].counts
-        positions = {str(p): offset for p, offset in self.state.places[SAMPLES].next.items()}
-        return {
-            "model": self.document.model.name, "generation": self.lease.generation, "samples": self.state.samples,
-            "quarantined": counts["quarantined"], "skipped": counts["skipped"], "gaps": self.state.gaps,
-            "positions": positions, "rows": dict(self.learner.sizes), "metrics": self.quality.values(),
-            "published": self.publishing.summary() if self.publishing else None,
-        }  # fmt: skip
-
-    def prometheus(self) -> str:
-        """Asked by another thread: numbers of about now."""
-        counts, found = self.state.places[SAMPLES].counts, self.quality.values()
-        values: dict[str, float | None] = {
-            "samples_total": self.state.samples, "skipped_total": counts["skipped"],
-            "quarantined_total": counts["quarantined"], "samples_per_second": self._rate, "lag_seconds": self._lag_s,
-            "auc": found["decayed_auc"], "calibration": found["calibration"], "gate_open": int(self.gate.open),
-            "generation": self.lease.generation,
-            "checkpoint_age_seconds": time.monotonic() - self._whole_at,
-        }  # fmt: skip
-        if self.publishing is not None:
-            values |= self.publishing.counters()
-        labelled: dict[str, Mapping[str, float]] = {
-            "rows": self.learner.sizes, "drift_psi": self.quality.drift.values(), "alerts_total": self.alerts.counts
-        }  # fmt: skip
-        return prometheus(self.document.model.name, values, labelled)
+        self._cut_at = self.watch.whole_at = time.monotonic()
 
 
 def skip_to(state: State, sections: Mapping[str, bytes]) -> None:

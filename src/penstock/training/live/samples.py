@@ -153,7 +153,10 @@ class Mapper:
         schema = self._schema(lines)
         batches, bad = [], []
         if values:
-            reader = native.json_reader([_file(lines)], schema, [True] * len(schema), "drop", "utf-8", self.threads)
+            # Hosts log a list as the client sent it: as JSON text.
+            reader = native.json_reader(
+                [_file(lines)], schema, [True] * len(schema), "drop", "utf-8", self.threads, lists_in_text=True
+            )
             for _, batch, faults in reader:
                 batches.append(batch)
                 bad += [(line - 1, f"{column}: {why}" if column else why) for line, column, why, _ in faults]

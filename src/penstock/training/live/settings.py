@@ -20,12 +20,18 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class Model(Part):
-    """`name`: of the chain and in the registry. `start`: the bundle to go on from. `anew`: with its plan and settings,
-    without what it has learnt."""
+    """`name`: in the registry. `start`: the bundle to go on from. `anew`: with its plan and settings, without what it
+    has learnt. `chain`: of its generations and deltas, where the model has another loop already."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     start: str
     anew: bool = False
+    chain: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+
+    @property
+    def writes(self) -> str:
+        """The chain that this loop writes."""
+        return self.chain or self.name
 
 
 class Samples(Part):

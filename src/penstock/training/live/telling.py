@@ -1,16 +1,20 @@
-"""What operators see: log lines, alerts (log, metric, webhook), and metrics as Prometheus reads them."""
+"""What operators see: alerts (log, metric, webhook), and metrics as Prometheus reads them."""
 
 from __future__ import annotations
 
-import http.server
 import json
 import logging
 import queue
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from penstock.data import prometheus
+from penstock.data.prometheus import Sample
+from penstock.registry.faults import Superseded
 
 _log = logging.getLogger("penstock.online")
 WEBHOOK_S = 5.0
@@ -18,8 +22,15 @@ WEBHOOK_S = 5.0
 WAITING = 100
 
 
+#: What an alert is of (docs/operating-the-loop.md says what to do).
+Kind = Literal["gate_shut", "gate_open", "lag", "drift", "quarantine", "lost", "fenced", "failed"]
+
+
 class Alerts:
-    """Each alert is logged, counted by kind, and sent to the webhook by a thread of its own: nobody waits for it."""
+    """Each alert is logged, counted by kind, and sent to the webhook by a thread of its own: nobody waits for it.
+
+    What ends the loop, other than being told to, is an alert as well.
+    """
 
     def __init__(self, model: str, webhook: str) -> None:
         self.counts: dict[str, int] = {}
@@ -28,8 +39,7 @@ class Alerts:
         if webhook:
             threading.Thread(target=self._send, name="penstock-alerts", daemon=True).start()
 
-    def raise_(self, kind: str, said: str, **facts: Any) -> None:
-        """`kind`: gate_shut, gate_open, drift, lag, quarantine, fenced."""
+    def raise_(self, kind: Kind, said: str, **facts: Any) -> None:
         _log.warning("ALERT %s: %s", kind, said)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if self._webhook:
@@ -39,8 +49,15 @@ class Alerts:
             except queue.Full:
                 _log.warning("the webhook does not keep up; this alert is not sent")
 
-    def close(self) -> None:
-        """Give what waits a moment."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell of what ended the loop, and give what waits a moment."""
+        if isinstance(error, Exception):
+            self.raise_("fenced" if isinstance(error, Superseded) else "failed", str(error).partition("\n")[0])
         deadline = time.monotonic() + WEBHOOK_S
         while self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -57,68 +74,32 @@ class Alerts:
             self._waiting.task_done()
 
 
-class MetricsPort:
-    """GET /metrics on a loopback address. `read` gives the text; port 0 takes a free one (`address`)."""
-
-    def __init__(self, listen: str, read: Callable[[], str]) -> None:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = self.path.partition("?")[0] == "/metrics"
-                body = read().encode() if found else b"GET /metrics\n"
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Scrapes are no news."""
-
-        host, _, port = listen.rpartition(":")
-        self._server = http.server.ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
-        self.address = f"{host}:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, name="penstock-metrics", daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-#: name -> (type, help)
+PREFIX = "penstock_online"
+#: name -> what it is
 METRICS = {
-    "samples_total": ("counter", "Samples learnt from."),
-    "skipped_total": ("counter", "Samples that the lag policy left out."),
-    "quarantined_total": ("counter", "Records that could not be read, put aside."),
-    "samples_per_second": ("gauge", "Samples learnt from, lately."),
-    "lag_seconds": ("gauge", "Age of the newest sample that was learnt from; 0 where nothing waits."),
-    "auc": ("gauge", "AUC of scores made before learning, decayed."),
-    "calibration": ("gauge", "Expected positives for each that came, decayed."),
-    "gate_open": ("gauge", "Whether what is learnt is published: 1, or 0."),
-    "generation": ("gauge", "The generation that this trainer holds."),
-    "sequence": ("gauge", "The last delta of the chain."),
-    "published_rows_total": ("counter", "Rows published, tombstones included."),
-    "published_bytes_total": ("counter", "Bytes published."),
-    "checkpoint_age_seconds": ("gauge", "Since the newest checkpoint was whole."),
-    "rows": ("gauge", "Rows of a table."),
-    "drift_psi": ("gauge", "Population stability index, by what it is of."),
-    "alerts_total": ("counter", "Alerts, by kind."),
+    "samples_total": "Samples learnt from.",
+    "skipped_total": "Samples that the lag policy left out.",
+    "quarantined_total": "Records that could not be read, put aside.",
+    "left_out_total": "Records that rollbacks left out, or that were trimmed or damaged before they were read.",
+    "samples_per_second": "Samples learnt from, lately.",
+    "lag_seconds": "Age of the newest sample that was learnt from; 0 where nothing waits.",
+    "auc": "AUC of scores made before learning, decayed.",
+    "calibration": "Expected positives for each that came, decayed.",
+    "gate_open": "Whether what is learnt is published: 1, or 0.",
+    "generation": "The generation that this trainer holds.",
+    "sequence": "The last delta of the chain.",
+    "published_rows_total": "Rows published, tombstones included.",
+    "published_bytes_total": "Bytes published.",
+    "checkpoint_age_seconds": "Since the newest checkpoint was whole.",
+    "rows": "Rows of a table.",
+    "drift_psi": "Population stability index, by what it is of.",
+    "alerts_total": "Alerts, by kind.",
 }
 
 
-def prometheus(model: str, values: Mapping[str, float | None], labelled: Mapping[str, Mapping[str, float]]) -> str:
-    """Prometheus' text format 0.0.4. `labelled`: metric -> (what it is of -> value)."""
-    lines = []
-    for name, (kind, help_) in METRICS.items():
-        full = f"penstock_online_{name}"
-        head = [f"# HELP {full} {help_}", f"# TYPE {full} {kind}"]
-        if name in labelled:
-            own = [f'{full}{{model="{model}",of="{_escaped(of)}"}} {value:g}' for of, value in labelled[name].items()]
-        else:
-            value = values.get(name)
-            own = [] if value is None else [f'{full}{{model="{model}"}} {value!r}']
-        lines += [*head, *own] if own else []
-    return "\n".join([*lines, ""])
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def text(model: str, values: Mapping[str, float | None], labelled: Mapping[str, Mapping[str, float]]) -> str:
+    """In Prometheus' format. `labelled`: metric -> (what it is of -> value)."""
+    own = {"model": model}
+    given: dict[str, list[Sample]] = {name: [(own, value)] for name, value in values.items() if value is not None}
+    given |= {name: [({**own, "of": of}, value) for of, value in each.items()] for name, each in labelled.items()}
+    return prometheus.text(PREFIX, METRICS, given)

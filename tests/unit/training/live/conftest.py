@@ -15,7 +15,7 @@ import pytest
 from penstock.features.operators import Features
 from penstock.streams import open_topic
 from penstock.training.deep_operators import Deep
-from penstock.training.online_operators import Lr
+from penstock.training.online_operators import Fm, Lr
 
 FEATURES = """<features xmlns="urn:penstock:features:1" name="live" seed="3">
   <slot name="user" id="1" fn="hash" from="user"/>
@@ -24,7 +24,16 @@ FEATURES = """<features xmlns="urn:penstock:features:1" name="live" seed="3">
 </features>
 """
 LR = {"alpha": "0.1", "seed": "5"}
+#: Keys that do not come back leave these.
+FORGETFUL = {"alpha": "0.1", "seed": "5", "evict_after": "400"}
 DEEP = {"model": "wide_deep", "dim": "4", "hidden": "8", "batch": "128", "embedding_rate": "0.1", "rate": "0.01"}
+
+KINDS: dict[str, tuple[Any, dict[str, str]]] = {
+    "lr": (Lr, LR),
+    "lr-forgetful": (Lr, FORGETFUL),
+    "fm-forgetful": (Fm, {**FORGETFUL, "rank": "3", "spread": "0.1"}),
+    "deep": (Deep, DEEP),
+}
 
 
 def rows(count: int, seed: int, turn: float = 0.0) -> pl.DataFrame:
@@ -60,15 +69,16 @@ def append(address: str, samples: Sequence[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, runner: Callable[[Path], Any]) -> Callable[[str], Path]:
-    """The bundle of a kind ("lr" or "deep"), made once a session, of one feature file."""
+    """The bundle of a kind (of `KINDS`), made once a session; "lr, other features" has another plan."""
     folder = tmp_path_factory.mktemp("models")
-    (folder / "features.xml").write_text(FEATURES)
     run = runner(folder)
 
     @cache
     def make(kind: str) -> Path:
-        operator, attrs = (Lr, LR) if kind == "lr" else (Deep, DEEP)
-        mapping = Features.model_validate({"from": "rows", "map": str(folder / "features.xml"), "keep": "label"})
+        operator, attrs = KINDS[kind.partition(",")[0]]
+        features = folder / f"{kind}.xml"
+        features.write_text(FEATURES.replace('seed="3"', 'seed="4"') if "other" in kind else FEATURES)
+        mapping = Features.model_validate({"from": "rows", "map": str(features), "keep": "label"})
         mapped = run(mapping, {"rows": rows(3000, 0)})
         roles = {"user": "slot", "item": "slot", "price": "dense"}
         step = operator.model_validate({"from": "rows", "label": "label", **attrs})

@@ -14,7 +14,6 @@ pytest.importorskip("torch")
 from penstock.registry.chain import newest_base, read
 from penstock.streams import open_topic
 from penstock.training.live import settings
-from penstock.training.live.faults import LiveError
 from penstock.training.live.run import Loop
 
 from .conftest import append, records, rows
@@ -47,7 +46,7 @@ def trained(loop: Loop) -> dict[tuple[int, int], bytes]:
     learner: Any = loop.learner
     for table in range(len(learner.sizes)):
         keys, values = (np.frombuffer(column, kind) for column, kind in
-                        zip(learner.tables.export(table)[:2], (np.int64, np.float32), strict=True))  # fmt: skip
+                        zip(learner.tracked.export(table)[:2], (np.int64, np.float32), strict=True))  # fmt: skip
         each = values.reshape(len(keys), -1)
         found |= {(table, int(key)): row.tobytes() for key, row in zip(keys, each, strict=True)}
     return found
@@ -106,9 +105,3 @@ def test_a_model_without_its_weights_begins_with_a_base_of_its_own(settings_file
     with open_topic(f"log:{tmp_path}/chain") as topic:
         base = newest_base(topic, "ctr")
     assert base is not None and base.address == "models:/ctr/1"
-
-
-def test_rows_of_a_regression_are_not_published_one_by_one(settings_file: SettingsFile, tmp_path: Path) -> None:
-    append(f"log:{tmp_path}/samples", records(rows(10, 1)))
-    with pytest.raises(LiveError, match="one by one"):
-        Loop(settings.read(settings_file("lr", PUBLISH))).run()

@@ -50,11 +50,11 @@ def run_until(path: Path, samples: int, **options: Any) -> Loop:
 def weights(loop: Loop, tmp_path: Path) -> bytes:
     """All that was learnt, in bytes."""
     learner: Any = loop.learner
-    if learner.tables is None:
+    if "keys" in learner.sizes:
         scorer = learner.scorer(tmp_path)
         order = np.lexsort((scorer.row_keys, scorer.row_fields))
         return bytes(scorer.row_keys[order].tobytes() + scorer.row_values[order].tobytes())
-    columns = [column for table in range(len(learner.sizes)) for column in learner.tables.export(table)]
+    columns = [column for table in range(len(learner.sizes)) for column in learner.tracked.export(table)]
     return b"".join([*columns, *(values.tobytes() for values in learner.dense().values())])
 
 

@@ -35,7 +35,7 @@ def test_versions_are_made_proved_released_and_gone_back_to(settings_file: Setti
     run_until(path, 2000)
     append(f"log:{tmp_path}/samples", records(rows(1000, 2), first=2000))
     loop = run_until(path, 3000)
-    found = loop.bases.all()  # type: ignore[union-attr]
+    found = loop.outgoing.bases.all()  # type: ignore[union-attr]
     assert [base for base in found if base.good], "some passed a whole window with green gates behind them"
     with Registry() as registry:
         live = registry.resolve("models:/ctr@live")

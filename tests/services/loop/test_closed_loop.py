@@ -1,0 +1,209 @@
+"""The loop, closed: what users do is served back to them, and nothing is lost or doubled, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+
+from penstock.training.bundle import Bundle, load, one_batch
+from penstock.training.live import settings
+from penstock.training.live.learners import Learner, learner
+
+from ..streams.brokers import Broker
+from ..streams.conftest import kafka, redis  # noqa: F401
+from . import closed
+from .closed import ITEMS, USERS, Asker, Loop, Pace, Process, Told, Visitors
+
+Floats = npt.NDArray[np.float64]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Loop]]:
+    made: list[Loop] = []
+
+    def start(kind: str, pace: Pace, broker: Broker | None) -> Loop:
+        loop = Loop(tmp_path / "loop", kind, broker.address if broker else "", pace)
+        made.append(loop)
+        loop.start()
+        return loop
+
+    yield start
+    for loop in made:
+        loop.kill()
+
+
+def until(holds: Callable[[], bool], what: str, loop: Loop, patience_s: float = 90) -> None:
+    ends = time.monotonic() + patience_s
+    while not holds():
+        said = "".join(f"\n--- {part.name}\n{part.said()}" for part in loop.parts)
+        assert time.monotonic() < ends, f"{what}{said}"
+        time.sleep(0.1)
+
+
+def disturb(loop: Loop, broker: Broker | None, kills: int, every_s: float, seed: int = 3) -> Counter[str]:
+    """Kill a part every so often and start it again; how often each was."""
+    draws, killed = random.Random(seed), Counter[str]()
+    targets = [*loop.parts, *([broker] if broker else [])]
+    for turn in range(kills):
+        time.sleep(every_s * (0.5 + draws.random()))
+        part = targets[turn % len(targets)] if turn < 2 * len(targets) else draws.choice(targets)
+        if isinstance(part, Broker):
+            killed[part.name] += 1
+            part.kill()
+            time.sleep(1.0)
+            part.start()
+            continue
+        assert part.alive(), f"{part.name} ended by itself: {part.said()}"
+        if part is loop.trainer:  # one that has not yet begun has nothing to lose
+            generation = 1 + killed[part.name]
+            own = loop.folder / "cuts" / f"gen-{generation:06d}" / "place.json"
+            until(own.exists, f"generation {generation} has no checkpoint", loop)
+        killed[part.name] += 1
+        if part is loop.host:  # its supervisor starts it anew
+            os.kill(closed.children(part.pid)[0], signal.SIGKILL)
+            continue
+        part.kill()
+        part.start(*(["--take-over"] if part is loop.trainer else []))
+    return killed
+
+
+def drained(loop: Loop, told: Told) -> dict[str, Any]:
+    """Wait until every click has become a sample and every full batch was learnt from; stop join and trainer."""
+
+    def joined() -> bool:
+        found = closed.records(loop.samples)
+        corrections = {sample["_id"] for sample in found if sample["_kind"] == "correction"}
+        impressions = {sample["_id"] for sample in found if sample["_kind"] == "impression"}
+        return told.clicks <= corrections and told.impressions.keys() <= impressions
+
+    until(joined, "not every acknowledged event became a sample", loop)
+    loop.join.stop()
+    wanted = len(closed.records(loop.samples))
+    if loop.pace.deterministic:
+        wanted -= wanted % loop.pace.batch
+    until(lambda: learnt(loop.folder / "cuts") >= wanted, f"the trainer did not learn {wanted} samples", loop)
+    done: dict[str, Any] = json.loads(loop.trainer.stop())
+    assert done["samples"] == wanted and not done["quarantined"] and not done["skipped"]
+    return done
+
+
+def learnt(cuts: Path) -> int:
+    told = sorted(cuts.glob("gen-*/place.json"))
+    return int(json.loads(told[-1].read_text())["samples"]) if told else 0
+
+
+def check_samples(loop: Loop, told: Told) -> None:
+    """Each acknowledged impression and click is one sample, once; nothing else is."""
+    samples = closed.records(loop.samples)
+    identities = closed.identities(samples)
+    assert len(set(identities)) == len(identities), "a sample was appended twice"
+    shown = {sample["_id"] for sample in samples if sample["_kind"] == "impression"}
+    clicked = {sample["_id"] for sample in samples if sample["_kind"] == "correction"}
+    assert told.impressions.keys() <= shown <= told.asked
+    assert told.clicks <= clicked <= told.clicked
+    by_id = {sample["_id"]: sample for sample in samples if sample["_kind"] == "impression"}
+    for id, (user, item) in told.impressions.items():
+        assert (by_id[id]["user"], by_id[id]["item"]) == (f"u{user}", f"i{item}")
+
+
+# --- what was learnt, and what is served ---
+
+
+def trained(loop: Loop, file: str, scratch: Path) -> Floats:
+    """The scores of the newest cut for every user with every item, float64 [users x items]."""
+    bundle = load(loop.folder / loop.kind)
+    document = settings.read(loop.folder / file).document
+    made: Learner = learner(bundle, loop.folder / loop.kind, document.train, anew=document.model.anew)
+    try:
+        newest = sorted((loop.folder / document.checkpoints.folder).glob("gen-*"))[-1]
+        assert made.resume(newest) is not None
+        scratch.mkdir()
+        return everyone(replace(bundle, scorer=made.scorer(scratch)))
+    finally:
+        made.close()
+
+
+def everyone(bundle: Bundle) -> Floats:
+    users = [f"u{user}" for user in range(USERS) for _ in range(ITEMS)]
+    items = [f"i{item}" for _ in range(USERS) for item in range(ITEMS)]
+    return bundle.score(one_batch(pl.DataFrame({"user": users, "item": items})))
+
+
+def served(loop: Loop, at: tuple[int, int]) -> Floats:
+    asker = Asker(loop.port)
+    until(lambda: asker.ask([("u1", "i1")]).at == at, f"the host did not come to {at}", loop)
+    found: list[float] = []
+    for user in range(USERS):
+        reply = asker.ask([(f"u{user}", f"i{item}") for item in range(ITEMS)])
+        assert reply.at == at
+        found += reply.scores
+    asker.close()
+    return np.array(found)
+
+
+def undisturbed(loop: Loop, samples: int) -> None:
+    """A trainer of its own over the same samples, which nobody kills, into `calm-cuts`."""
+    text = (loop.folder / "loop.toml").read_text()
+    head, _, tail = text.partition("[publish]")
+    calm = head.replace('name = "m"', 'name = "calm"').replace('"cuts"', '"calm-cuts"')
+    (loop.folder / "calm.toml").write_text(calm + "[watch]" + tail.partition("[watch]")[2])
+    trainer = Process("calm", loop.folder, "online", "run", "calm.toml", "--json")
+    trainer.start()
+    try:
+        until(lambda: learnt(loop.folder / "calm-cuts") >= samples, "the calm trainer did not come to the end", loop)
+        assert json.loads(trainer.stop())["samples"] == samples
+    finally:
+        if trainer.alive():
+            trainer.kill()
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "kills", "every_s", "rate"),
+    [
+        ("lr", "log", 6, 1.5, 300.0),
+        pytest.param("deep", "log", 30, 20.0, 500.0, marks=pytest.mark.soak),
+        pytest.param("lr", "kafka", 180, 20.0, 1000.0, marks=pytest.mark.soak),
+        pytest.param("lr", "redis", 30, 20.0, 1000.0, marks=pytest.mark.soak),
+    ],
+)
+def test_whatever_is_killed_nothing_is_lost_or_doubled_and_what_is_served_was_learnt(
+    started: Callable[..., Loop],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    kind: str,
+    where: str,
+    kills: int,
+    every_s: float,
+    rate: float,
+) -> None:
+    broker: Broker | None = None if where == "log" else request.getfixturevalue(where)
+    loop = started(kind, Pace(deterministic=True, checkpoint_s=min(every_s / 4, 5.0), batch=64), broker)
+    visitors = Visitors(loop.port, loop.feedback, rate)
+    visitors.start()
+    try:
+        killed = disturb(loop, broker, kills, every_s)
+    finally:
+        told = visitors.stop()
+    done = drained(loop, told)
+    check_samples(loop, told)
+    assert min(killed[part.name] for part in loop.parts) >= 2 and done["generation"] == 1 + killed["trainer"]
+    assert len(told.clicks) > 100
+    found = trained(loop, "loop.toml", tmp_path / "one")
+    np.testing.assert_allclose(served(loop, (done["generation"], done["published"]["sequence"])), found, atol=1e-6)
+    undisturbed(loop, done["samples"])
+    assert trained(loop, "calm.toml", tmp_path / "two").tobytes() == found.tobytes()
+    asked = f"{len(told.impressions):,} impressions, {len(told.clicks):,} clicks, {told.failed:,} rows not answered"
+    print(f"killed {dict(killed)}; {asked}; {done['samples']:,} samples learnt")
