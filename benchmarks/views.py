@@ -99,11 +99,11 @@ def timed(store: OnlineStore, views: list[View], asks: list[list[int]]) -> dict[
 
 
 def more(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--entities", type=int, default=0, help="default 1,000,000; --quick 200,000")
+    parser.add_argument("--entities", type=int, default=0, help="default 1,000,000; --quick 100,000")
 
 
 def measure(options: Any, folder: Path, server: Redis) -> Mapping[str, Any]:
-    entities = options.entities or (200_000 if options.quick else 1_000_000)
+    entities = options.entities or (100_000 if options.quick else 1_000_000)
     times, chance = (300 if options.quick else 1_000), np.random.default_rng(0)
     views = declared(folder)
     stores = {
@@ -122,7 +122,7 @@ def measure(options: Any, folder: Path, server: Redis) -> Mapping[str, Any]:
     setup = {"folder": str(folder / "feast"), "port": server.port, "views": NAMES, "entities": entities}
     setup["entity"] = "user"
     setup["values"] = formula(np.arange(1000))  # what repeats
-    setup["feast_entities"] = min(entities, 100_000)
+    setup["feast_entities"] = min(entities, 20_000 if options.quick else 100_000)  # fewer, which favours it
     for name in ("mget", "feast"):
         harness.say(f"{name} ...")
         python = harness.peer_python(name)

@@ -66,9 +66,35 @@ pub fn identity(key: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(key)
 }
 
+/// Keys of blobs, one behind the other.
+#[derive(Default)]
+pub struct Wanted {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Wanted {
+    pub fn push(&mut self, entity: &str, key: &[u8], view: &str) {
+        stored(entity, key, view, &mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let key = &self.bytes[start..*end];
+            start = *end;
+            key
+        })
+    }
+}
+
 /// entity || view: an entity's views are neighbours. Lengths keep names and keys apart.
 pub fn stored(entity: &str, key: &[u8], view: &str, to: &mut Vec<u8>) {
-    to.clear();
     to.push(entity.len() as u8);
     to.extend_from_slice(entity.as_bytes());
     if key.len() <= LONGEST {
@@ -81,12 +107,17 @@ pub fn stored(entity: &str, key: &[u8], view: &str, to: &mut Vec<u8>) {
     to.extend_from_slice(view.as_bytes());
 }
 
-/// Whether a stored key is of that view, and not of one whose name ends alike.
-pub fn is_of(key: &[u8], view: &str) -> bool {
+/// Where a stored key's view begins: what is before it names the entity.
+pub fn entity_end(key: &[u8]) -> usize {
     let entity = usize::from(key.first().copied().unwrap_or_default());
     let length = key.get(1 + entity).map_or(0, |length| match *length {
         u8::MAX => 16,
         short => usize::from(short),
     });
-    key.get(2 + entity + length..) == Some(view.as_bytes())
+    2 + entity + length
+}
+
+/// Whether a stored key is of that view, and not of one whose name ends alike.
+pub fn is_of(key: &[u8], view: &str) -> bool {
+    key.get(entity_end(key)..) == Some(view.as_bytes())
 }

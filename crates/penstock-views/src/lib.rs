@@ -8,7 +8,10 @@ mod columns;
 mod join;
 mod keys;
 mod lmdb;
+mod packed;
 mod redis;
+mod redis_place;
+mod resp;
 mod state;
 mod store;
 mod view;
@@ -16,11 +19,12 @@ mod view;
 pub use cell::Cell;
 pub use columns::{Events, batch_of};
 pub use join::{Joined, Joiner};
-pub use keys::{Keys, identity};
+pub use keys::{Keys, Wanted, identity};
 pub use lmdb::Lmdb;
+pub use packed::Reader;
 pub use redis::Redis;
 pub use state::State;
-pub use store::{About, Found, Kept, Store, add, open, read};
+pub use store::{About, Found, Store, Told, add, open, read};
 pub use view::{Aggregate, Column, Function, Kind, View, Window};
 
 /// What goes wrong here; the control side has the codes.

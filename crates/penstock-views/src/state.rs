@@ -28,7 +28,7 @@ struct Pane {
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Partial {
+pub(crate) struct Partial {
     count: u64,
     sum: i128,
     /// `last`: the newest value that is not null, and its time.
@@ -67,12 +67,8 @@ impl State {
 
     /// The view's outputs at a time, or at the newest event's where that is later. Adds them to `to`.
     pub fn read(&self, view: &View, at_us: i64, to: &mut Vec<Cell>) {
-        let at_us = self.newest_us.map_or(at_us, |newest| newest.max(at_us));
-        let gone = |ttl| {
-            self.newest_us
-                .is_none_or(|newest| at_us.saturating_sub(newest) > ttl)
-        };
-        let empty = self.newest_us.is_none() || view.ttl_us.is_some_and(gone);
+        let at_us = as_of(self.newest_us, at_us);
+        let empty = is_empty(view, self.newest_us, at_us);
         match empty {
             true => to.extend(view.columns.iter().map(|_| Cell::Null)),
             false => to.extend(self.latest.iter().cloned()),
@@ -117,19 +113,13 @@ impl State {
     /// What `encode` wrote. `Redeclared` where that was under another declaration.
     pub fn decode(view: &View, bytes: &[u8]) -> Result<State, Fault> {
         let mut from = Bytes(bytes);
-        if from.byte()? != FORMAT {
-            return Err(Fault::Damaged);
-        }
-        if u64::from_le_bytes(from.array()?) != view.fingerprint {
-            return Err(Fault::Redeclared(view.name.clone()));
-        }
-        let any = from.byte()? == 1;
-        let newest = i64::from_le_bytes(from.array()?);
+        let newest_us = read_head(view, &mut from)?;
+        let newest = newest_us.unwrap_or_default();
         let mut state = State {
-            newest_us: any.then_some(newest),
+            newest_us,
             ..State::default()
         };
-        if any {
+        if newest_us.is_some() {
             let cells = view.columns.iter().map(|_| Cell::read(&mut from));
             state.latest = cells.collect::<Result<_, _>>()?;
         }
@@ -153,6 +143,33 @@ impl State {
         }
         Ok(state)
     }
+}
+
+/// The newest event's time, from the front of a blob. `Redeclared` where it was written under another declaration.
+pub(crate) fn read_head(view: &View, from: &mut Bytes<'_>) -> Result<Option<i64>, Fault> {
+    if from.byte()? != FORMAT {
+        return Err(Fault::Damaged);
+    }
+    if u64::from_le_bytes(from.array()?) != view.fingerprint {
+        return Err(Fault::Redeclared(view.name.clone()));
+    }
+    let any = from.byte()? == 1;
+    let newest = i64::from_le_bytes(from.array()?);
+    Ok(any.then_some(newest))
+}
+
+/// As of when an entity is read: the time asked for, or its newest event's where that is later.
+pub(crate) fn as_of(newest_us: Option<i64>, at_us: i64) -> i64 {
+    newest_us.map_or(at_us, |newest| newest.max(at_us))
+}
+
+/// Whether nothing is known of an entity by then.
+pub(crate) fn is_empty(view: &View, newest_us: Option<i64>, at_us: i64) -> bool {
+    let gone = |newest| {
+        view.ttl_us
+            .is_some_and(|ttl| at_us.saturating_sub(newest) > ttl)
+    };
+    newest_us.is_none_or(gone)
 }
 
 fn pane_of<'p>(
@@ -197,7 +214,7 @@ impl Partial {
     }
 
     /// With a later pane.
-    fn merge(&mut self, later: &Partial) {
+    pub(crate) fn merge(&mut self, later: &Partial) {
         self.count = self.count.saturating_add(later.count);
         self.sum = self.sum.wrapping_add(later.sum);
         if later.last.is_some() {
@@ -205,7 +222,7 @@ impl Partial {
         }
     }
 
-    fn result(self, view: &View, aggregate: &Aggregate) -> Cell {
+    pub(crate) fn result(self, view: &View, aggregate: &Aggregate) -> Cell {
         let float = aggregate
             .input
             .is_some_and(|at| view.inputs[at].kind == Kind::Float);
@@ -247,7 +264,7 @@ impl Partial {
         }
     }
 
-    fn read(aggregate: &Aggregate, from: &mut Bytes<'_>) -> Result<Partial, Fault> {
+    pub(crate) fn read(aggregate: &Aggregate, from: &mut Bytes<'_>) -> Result<Partial, Fault> {
         let mut partial = Partial::default();
         match aggregate.function {
             Function::Count => partial.count = from.varint()?,

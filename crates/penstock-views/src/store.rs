@@ -11,8 +11,9 @@ use arrow_array::RecordBatch;
 use crate::Fault;
 use crate::cell::Cell;
 use crate::columns::{Building, Events};
-use crate::keys::{Keys, stored};
+use crate::keys::{Keys, Wanted, stored};
 use crate::lmdb::Lmdb;
+use crate::packed::Reader;
 use crate::redis::Redis;
 use crate::state::State;
 use crate::view::View;
@@ -26,13 +27,19 @@ pub struct About {
     pub position: String,
 }
 
-/// Of each view asked for, what is kept of it; of each key, its blob.
-pub type Kept = (Vec<Option<About>>, Vec<Option<Vec<u8>>>);
+/// Takes one blob after the other, None where there is none.
+pub type Told<'t> = &'t mut dyn FnMut(Option<&[u8]>) -> Result<(), Fault>;
 
 /// Blobs by key.
 pub trait Store: Send + Sync {
-    /// Of each view, what is kept of it, and of each key, its blob: all of one instant.
-    fn read(&self, views: &[&str], keys: &[Vec<u8>]) -> Result<Kept, Fault>;
+    /// Tells each key's blob, in order, and gives what is kept of each view: all of one instant. Keys of one entity that
+    /// follow one another in the order of their views' names are read as the neighbours they are.
+    fn read(
+        &self,
+        views: &[&str],
+        keys: &Wanted,
+        told: Told<'_>,
+    ) -> Result<Vec<Option<About>>, Fault>;
 
     /// Writes blobs and the view's position at once, where the position is still `expected`; else `Moved`.
     fn write(
@@ -59,11 +66,13 @@ pub trait Blobs {
     fn put(&mut self, blobs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), Fault>;
 }
 
-/// `lmdb:PATH` or `redis://...`. `bytes`: how large an LMDB file may become; `create`: whether to make one.
+/// `lmdb:PATH`, `redis://...` or `rediss://...`. `bytes`: how large an LMDB file may become; `create`: whether to make one.
 pub fn open(address: &str, create: bool, bytes: usize) -> Result<Arc<dyn Store>, Fault> {
     match address.strip_prefix("lmdb:") {
         Some(path) => Ok(Lmdb::open(path.as_ref(), create, bytes)?),
-        None if address.starts_with("redis://") => Ok(Arc::new(Redis::open(address)?)),
+        None if address.starts_with("redis://") || address.starts_with("rediss://") => {
+            Ok(Arc::new(Redis::open(address)?))
+        }
         None => Err(Fault::Store(format!(
             "'{address}' is no store: lmdb:PATH or redis://HOST:PORT"
         ))),
@@ -86,6 +95,7 @@ pub fn add(
             rejected += 1;
             continue;
         }
+        full.clear();
         stored(&view.entity, &key, &view.name, &mut full);
         match by_key.get_mut(&full) {
             Some(rows) => rows.push(row as u32),
@@ -123,50 +133,85 @@ pub struct Found {
     pub as_of_us: Vec<i64>,
 }
 
+/// The rows of one view as they come.
+struct Rows<'v> {
+    reader: Reader<'v>,
+    building: Building,
+    as_of_us: Vec<i64>,
+    row: Vec<Cell>,
+    /// What an entity has that is unknown.
+    nothing: Vec<Cell>,
+}
+
+impl<'v> Rows<'v> {
+    fn new(view: &'v View, at_us: i64) -> Rows<'v> {
+        let mut nothing = Vec::new();
+        State::default().read(view, at_us, &mut nothing);
+        Rows {
+            reader: Reader::new(view),
+            building: Building::new(view.outputs()),
+            as_of_us: Vec::new(),
+            row: Vec::new(),
+            nothing,
+        }
+    }
+
+    fn push(&mut self, blob: Option<&[u8]>, at_us: i64) -> Result<(), Fault> {
+        let as_of_us = match blob {
+            None => at_us,
+            Some(blob) => self.reader.read(blob, at_us, &mut self.row)?,
+        };
+        let row = blob.map_or(&self.nothing, |_| &self.row);
+        self.building.push(row);
+        self.as_of_us.push(as_of_us);
+        Ok(())
+    }
+}
+
 /// Reads views of one entity each: `asked` pairs a view with the keys of its rows. All as of one instant of the store.
 pub fn read(store: &dyn Store, asked: &[(&View, &Keys)], at_us: i64) -> Result<Vec<Found>, Fault> {
     let names: Vec<&str> = asked.iter().map(|(view, _)| view.name.as_str()).collect();
-    let (mut wanted, mut key) = (Vec::new(), Vec::new());
-    // Entity by entity, so that neighbours are read together; a row without key asks for nothing.
-    let mut places = vec![Vec::new(); asked.len()];
-    let rows = asked
-        .iter()
-        .map(|(_, keys)| keys.len())
-        .max()
-        .unwrap_or_default();
-    for row in 0..rows {
-        for ((view, keys), places) in asked.iter().zip(&mut places) {
-            if row >= keys.len() {
-                continue;
-            }
-            places.push(keys.write(row, &mut key).then_some(wanted.len()));
-            if places.last().is_some_and(Option::is_some) {
-                let mut full = Vec::with_capacity(key.len() + 32);
-                stored(&view.entity, &key, &view.name, &mut full);
-                wanted.push(full);
+    // Entity by entity, each one's views by their names: neighbours are read together.
+    let mut order: Vec<usize> = (0..asked.len()).collect();
+    order.sort_by_key(|at| (&asked[*at].0.entity, &asked[*at].0.name));
+    let rows = asked.iter().map(|(_, keys)| keys.len()).max();
+    let (mut wanted, mut key, mut places) = (Wanted::default(), Vec::new(), Vec::new());
+    for row in 0..rows.unwrap_or_default() {
+        for at in &order {
+            let (view, keys) = asked[*at];
+            if row < keys.len() {
+                let known = keys.write(row, &mut key);
+                places.push((*at, known));
+                if known {
+                    wanted.push(&view.entity, &key, &view.name);
+                }
             }
         }
     }
-    let (about, blobs) = store.read(&names, &wanted)?;
-    let mut found = Vec::with_capacity(asked.len());
-    for (((view, _), about), places) in asked.iter().zip(about).zip(places) {
+    let each = asked.iter().map(|(view, _)| Rows::new(view, at_us));
+    let mut found: Vec<Rows<'_>> = each.collect();
+    let mut places = places.into_iter();
+    let about = store.read(&names, &wanted, &mut |blob| {
+        // A row without key asked for nothing.
+        for (view, known) in places.by_ref() {
+            found[view].push(blob.filter(|_| known), at_us)?;
+            if known {
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    for (view, _) in places {
+        found[view].push(None, at_us)?;
+    }
+    let each = asked.iter().zip(about).zip(found);
+    each.map(|(((view, _), about), mut rows)| {
         let about = about.ok_or_else(|| Fault::Unknown(view.name.clone()))?;
-        let mut building = Building::new(view.outputs());
-        let (mut row, mut as_of_us) = (Vec::<Cell>::new(), Vec::with_capacity(places.len()));
-        for place in places {
-            let blob = place.and_then(|place| blobs[place].as_deref());
-            let state = blob.map_or(Ok(State::default()), |blob| State::decode(view, blob))?;
-            row.clear();
-            state.read(view, at_us, &mut row);
-            building.push(&row);
-            as_of_us.push(state.newest_us().map_or(at_us, |newest| newest.max(at_us)));
-        }
-        let (values, position) = (building.finish()?, about.position);
-        found.push(Found {
-            values,
-            position,
-            as_of_us,
-        });
-    }
-    Ok(found)
+        Ok(Found {
+            values: rows.building.finish()?,
+            position: about.position,
+            as_of_us: rows.as_of_us,
+        })
+    })
+    .collect()
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, LargeStringArray, RecordBatch};
 use penstock_views::{
-    Aggregate, Cell, Column, Fault, Function, Keys, Kind, State, View, Window, add, open, read,
+    Aggregate, Cell, Column, Fault, Function, Keys, Kind, Reader, State, View, Window, add, open,
+    read,
 };
 use proptest::prelude::*;
 
@@ -75,6 +76,11 @@ proptest! {
             state.encode(&view, &mut blob);
             let back = State::decode(&view, &blob).unwrap();
             prop_assert_eq!(told(&back, at), told(&state, at));
+            // Requests read blobs as they lie there: to the same cells.
+            let mut row = vec![Cell::Bool(true)];
+            let as_of = Reader::new(&view).read(&blob, at, &mut row).unwrap();
+            prop_assert_eq!(row, told(&state, at));
+            prop_assert_eq!(as_of, state.newest_us().map_or(at, |newest| newest.max(at)));
             state = back;
         }
     }
@@ -94,11 +100,15 @@ proptest! {
         let (view, mut state, mut blob) = (view(), State::default(), Vec::new());
         events.iter().for_each(|(time, value)| state.add(&view, *time, &cell(*value)));
         state.encode(&view, &mut blob);
-        let _ = State::decode(&view, &blob[..cut.min(blob.len())]);
+        let mut row = Vec::new();
+        let mut read = |blob: &[u8]| Reader::new(&view).read(blob, 0, &mut row).map(|_| row.clone());
+        let cut = &blob[..cut.min(blob.len())];
+        prop_assert_eq!(State::decode(&view, cut).is_ok(), read(cut).is_ok());
         let length = blob.len();
         blob[at % length] ^= 1 << bit;
-        if let Ok(state) = State::decode(&view, &blob) {
-            told(&state, 0);
+        match State::decode(&view, &blob) {
+            Ok(state) => prop_assert_eq!(format!("{:?}", told(&state, 0)), format!("{:?}", read(&blob).unwrap())),
+            Err(_) => prop_assert!(read(&blob).is_err()),
         }
     }
 }

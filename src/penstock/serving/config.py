@@ -256,9 +256,12 @@ class Config(TomlFile[Document]):
         return self.at(given) if given else self.path.parent / ".penstock-serve" / self.path.stem
 
     def store(self, address: str) -> str:
-        """The address of an online store, an LMDB folder's from the file's."""
-        place, mark, options = address.removeprefix("lmdb:").partition("?")
-        return f"lmdb:{self.at(place)}{mark}{options}" if address.startswith("lmdb:") else address
+        """The address of an online store; an LMDB folder, or a file of authorities, is from this file's folder on."""
+        place, mark, options = address.partition("?")
+        if address.startswith("lmdb:"):
+            return f"lmdb:{self.at(place.removeprefix('lmdb:'))}{mark}{options}"
+        name, _, ca = options.partition("=")
+        return f"{place}?ca={self.at(ca)}" if name == "ca" else address
 
 
 def read(path: Path) -> Config:

@@ -100,7 +100,9 @@ def desired(
         release = current(config, name, overrides)
         models[name] = _model(name, model, release, resolved, quarantined)
         if model.views is not None:
-            address = config.store(model.views.store).partition("?")[0]
+            from penstock.features.views.online import native_address
+
+            address = native_address(config.store(model.views.store))
             models[name]["views"] = {"store": address, "views": list(model.views.use)}
     document = config.document
     samples = None

@@ -21,7 +21,8 @@ from penstock.features.views import OnlineStore, View, read
 from penstock.features.views.materialise import materialise
 from penstock.streams import open_topic
 
-from ...services.streams.brokers import NotInstalled, Redis
+from ...services.streams import certificates
+from ...services.streams.brokers import NotInstalled, Redis, TlsRedis
 from .views_cases import expected, shop
 
 USERS = ["ann", "bob", "", "Zoë", "x" * 300]
@@ -184,6 +185,70 @@ def test_killed_at_any_instant_the_store_is_at_a_position_and_holds_what_the_eve
     assert told(OnlineStore(address), view, 11_000) == wanted(moved, 11_000)
 
 
+def test_an_updater_that_follows_is_killed_amid_what_comes_and_the_next_one_loses_and_doubles_nothing(
+    address: str, tmp_path: Path
+) -> None:
+    events = [e for e in happenings(5_000, 5) if e["user_id"] is not None]
+    view = shop(tmp_path, f'topic="log:{tmp_path}/clicks"')
+    command = [sys.executable, "-m", "penstock.cli", "features", "materialise", str(tmp_path / "views.xml"),
+               "user_clicks", "--to", address, "--follow"]  # fmt: skip
+    moved = [{**e, "s": e["s"] + 1000} for e in events]
+
+    def position() -> int:
+        stored = OnlineStore(address, create=True).views().get("user_clicks")
+        return int(json.loads(stored.position)["0"]) if stored and stored.position else 0
+
+    chance, sent, positions = random.Random(2), 0, [0]
+    with open_topic(f"log:{tmp_path}/clicks") as topic:
+        for _ in range(3):
+            follower = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            until, deadline = positions[-1] + chance.randint(200, 600), time.monotonic() + 120
+            while (at := position()) < until:  # events come while it is killed
+                assert follower.poll() is None and time.monotonic() < deadline, follower.communicate()
+                if sent - at < 700:
+                    some = events[sent : sent + 40]
+                    topic.append(
+                        [json.dumps({k: v for k, v in e.items() if k != "s"}).encode() for e in some],
+                        times_ms=[e["s"] * 1000 + 1_000_000 for e in some],
+                    )  # fmt: skip
+                    sent += len(some)
+                time.sleep(0.005)
+            follower.kill()
+            follower.communicate()
+            positions.append(position())
+            assert positions[-2] < positions[-1] <= sent
+            assert told(OnlineStore(address), view, 20_000) == wanted(moved[: positions[-1]], 20_000)
+    assert materialise(OnlineStore(address), view).events == sent - positions[-1]
+    assert told(OnlineStore(address), view, 20_000) == wanted(moved[:sent], 20_000)
+
+
+def test_a_store_behind_tls_is_as_any_other_and_who_is_not_trusted_is_not_spoken_to(tmp_path: Path) -> None:
+    ours, others = certificates.made(tmp_path / "ours", "Ours"), certificates.made(tmp_path / "others", "Others")
+    try:
+        server = TlsRedis(tmp_path / "redis", ours)
+    except NotInstalled as why:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(why))
+    server.start()
+    try:
+        place = f"rediss://127.0.0.1:{server.port}/1"
+        events = happenings(300)
+        view = shop(tmp_path, files(tmp_path, events))
+        store = OnlineStore(f"{place}?ca={ours.ca}", create=True)
+        materialise(store, view)
+        assert told(store, view, 110) == wanted(events, 110)
+        for address in (f"{place}?ca={others.ca}", place):
+            with pytest.raises(DataError, match=r"VIEW021 .*no TLS with 127.0.0.1.*authority that is not trusted"):
+                OnlineStore(address)
+        with pytest.raises(DataError, match=r"VIEW021 .*ca=.*nothing.pem"):
+            OnlineStore(f"{place}?ca={tmp_path}/nothing.pem")
+        with pytest.raises(DataError, match="VIEW021"):
+            OnlineStore(f"redis://127.0.0.1:{server.port}/1")
+    finally:
+        server.kill()
+
+
 def test_several_views_are_read_as_of_one_instant_each_with_its_own_entity(address: str, tmp_path: Path) -> None:
     pl.DataFrame({"shop": ["a", "a", "b"], "item": [1, 2, 1], "t": [1, 1, 1], "title": ["x", "y", "z"]}).write_parquet(
         tmp_path / "items.parquet"
@@ -209,6 +274,8 @@ def test_several_views_are_read_as_of_one_instant_each_with_its_own_entity(addre
 def test_addresses_and_names_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="VIEW027 'sqlite:x' is no address"):
         OnlineStore("sqlite:x")
+    with pytest.raises(RequestError, match="VIEW027"):
+        OnlineStore("redis://127.0.0.1/0?ca=ca.pem")
     with pytest.raises(DataError, match="VIEW021 there is no store in"):
         OnlineStore(f"lmdb:{tmp_path}/nothing")
     with pytest.raises(DataError, match=r"VIEW023 .*has no view 'clicks'"):

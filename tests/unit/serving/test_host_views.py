@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ from penstock.features.views import OnlineStore, View, point_in_time, read
 from penstock.features.views.materialise import materialise
 from penstock.training.bundle import load
 
+from ...services.streams import certificates
+from ...services.streams.brokers import NotInstalled, Redis, TlsRedis
 from .test_host import Host
 
 VIEWS = """<views xmlns="urn:penstock:views:1" name="shop">
@@ -42,6 +45,16 @@ FLOW = """<flow xmlns="urn:penstock:flow:1" name="views"><node name="n" engine="
 <process name="m" type="gbdt" from="rows" label="label" columns="price_now home clicks spend paid item_new"
  trees="8" leaves="7" min_rows="5"/>
 <output name="out" type="model" from="m" path="model"/></node></flow>"""
+CONFIG = """[samples]
+path = "samples.jsonl"
+[host]
+drain_s = 0
+[models.m.versions]
+1 = "{shop}/model"
+[models.m.views]
+store = "{store}"
+use = ["user_clicks", "item_clicks"]
+"""
 NOW_US = int(time.time() * 1e6)
 
 
@@ -78,19 +91,29 @@ def known(folder: Path, samples: pl.LazyFrame, views: list[View], time: str = "a
     return point_in_time(samples, views, folder / "joined.parquet", time=time, unit="us").collect()
 
 
-@pytest.fixture
-def url(shop: Path, tmp_path: Path) -> Iterator[str]:
-    text = f"""[samples]
-path = "samples.jsonl"
-[host]
-drain_s = 0
-[models.m.versions]
-1 = "{shop}/model"
-[models.m.views]
-store = "lmdb:{shop}/online"
-use = ["user_clicks", "item_clicks"]
-"""
-    host = Host(tmp_path, text)
+@pytest.fixture(scope="module")
+def redis(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same views in a Redis behind TLS: its address, as a host is given it."""
+    folder = tmp_path_factory.mktemp("redis")
+    certified = certificates.made(folder / "authority", "Ours")
+    try:
+        server = TlsRedis(folder, certified)
+    except NotInstalled as why:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(why))
+    server.start()
+    address = f"rediss://127.0.0.1:{server.port}/2?ca={certified.ca}"
+    for view in read(shop / "views.xml").views.values():
+        materialise(OnlineStore(address, create=True), view)
+    yield address
+    server.kill()
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def url(request: pytest.FixtureRequest, shop: Path, tmp_path: Path) -> Iterator[str]:
+    store = f"lmdb:{shop}/online" if request.param == "lmdb" else request.getfixturevalue("redis")
+    host = Host(tmp_path, CONFIG.format(shop=shop, store=store))
     try:
         yield host.ready()[0]
     finally:
@@ -155,6 +178,36 @@ def test_a_key_that_is_missing_or_of_another_type_is_the_client_s_fault(url: str
     assert (status, reply["error"]) == (400, "input 'item_id' is missing: view 'item_clicks' is looked up by it")
     status, reply = infer(url, [user, tensor("item_id", "BYTES", ["1"])])
     assert (status, reply["error"]) == (400, "input 'item_id' is BYTES, and view 'item_clicks' is looked up by INT64")
+
+
+def test_a_redis_that_goes_away_is_a_503_and_one_that_is_back_is_read_again(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    try:
+        server = Redis(tmp_path / "redis")
+    except NotInstalled as why:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(why))
+    server.start()
+    address = f"redis://127.0.0.1:{server.port}"
+    for view in read(shop / "views.xml").views.values():
+        materialise(OnlineStore(address, create=True), view)
+    host = Host(tmp_path, CONFIG.format(shop=shop, store=address))
+    keys = [tensor("user_id", "BYTES", ["u1"]), tensor("item_id", "INT64", [1])]
+    try:
+        url = host.ready()[0]
+        status, before = infer(url, keys)
+        assert status == 200
+        server.kill()
+        status, reply = infer(url, keys)
+        assert status == 503 and reply["error"].startswith("its feature views cannot be read: redis: ")
+        server.start()
+        status, after = infer(url, keys)
+        assert (status, after["outputs"]) == (200, before["outputs"])
+    finally:
+        server.kill()
+        assert host.stop() == 0
+        host.close()
 
 
 def test_views_that_are_not_there_are_problems_with_their_lines(shop: Path, tmp_path: Path) -> None:

@@ -16,10 +16,13 @@ from penstock import native
 from penstock.errors import DataError, RequestError, did_you_mean
 from penstock.features.views.faults import told
 from penstock.features.views.model import ARROW, View
+from penstock.streams.addresses import without_secrets
 from penstock.streams.settings import size_bytes
 
 #: How large an LMDB file may become: it takes room as it grows, not before.
 SIZE = "64GiB"
+#: Scheme -> the options that its addresses may have.
+_OPTIONS = {"lmdb": {"size"}, "redis": set(), "rediss": {"ca"}}
 
 
 class Stored(NamedTuple):
@@ -43,23 +46,25 @@ class OnlineStore:
     """An online store by its address. Threads may share it; processes open their own.
 
     `lmdb:PATH[?size=64GiB]`: a folder of this machine, read without waiting while one process writes.
-    `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`. Raises `RequestError` VIEW027 for other addresses, `DataError` VIEW021
-    where it cannot be opened.
+    `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, or `rediss://...[?ca=FILE]` with TLS (FILE: PEM, whose authorities are
+    trusted in place of the system's). Raises `RequestError` VIEW027 for other addresses, `DataError` VIEW021 where it
+    cannot be opened.
     """
 
     def __init__(self, address: str, *, create: bool = False) -> None:
-        place, _, options = address.partition("?")
-        given = dict(parse_qsl(options))
-        if not place.startswith(("lmdb:", "redis://")) or set(given) - {"size"}:
-            hint = "lmdb:PATH, lmdb:PATH?size=64GiB or redis://HOST:PORT/DB"
-            raise RequestError(f"'{address}' is no address of a store of views", hint, "VIEW027")
+        scheme = address.partition(":")[0]
+        given = dict(parse_qsl(address.partition("?")[2]))
+        named = address.startswith("lmdb:" if scheme == "lmdb" else f"{scheme}://")
+        if scheme not in _OPTIONS or not named or set(given) - _OPTIONS[scheme]:
+            hint = "lmdb:PATH, lmdb:PATH?size=64GiB, redis://HOST:PORT/DB or rediss://HOST:PORT/DB?ca=FILE"
+            raise RequestError(f"'{without_secrets(address)}' is no address of a store of views", hint, "VIEW027")
         try:
             room = size_bytes(given.get("size", SIZE))
         except (ValueError, KeyError):
             raise RequestError(f"size is '{given['size']}'", "4GiB, 64GiB", "VIEW027") from None
         self.address = address
         with told():
-            self._store = native.ViewStore(place, create, room)
+            self._store = native.ViewStore(native_address(address), create, room)
 
     def views(self) -> dict[str, Stored]:
         """Every view that was declared here."""
@@ -105,6 +110,11 @@ class OnlineStore:
         with told():
             found = self._store.read(asked, time.time_ns() // 1_000 if at_us is None else at_us)
         return [Values(*each) for each in found]
+
+
+def native_address(address: str) -> str:
+    """An address as the kernel takes it, which asks for an LMDB file's size apart."""
+    return address.partition("?")[0] if address.startswith("lmdb:") else address
 
 
 def local_folder(address: str) -> Path | None:
