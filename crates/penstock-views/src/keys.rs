@@ -79,11 +79,7 @@ impl Wanted {
         self.ends.push(self.bytes.len());
     }
 
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().map(move |end| {
             let key = &self.bytes[start..*end];

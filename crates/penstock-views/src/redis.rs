@@ -88,13 +88,13 @@ impl Store for Redis {
             .iter()
             .flat_map(|view| [declared(view), position(view)]);
         let about: Vec<Vec<u8>> = about.collect();
-        let mut words = Vec::with_capacity(1 + about.len() + keys.len());
+        let mut words = Vec::with_capacity(1 + about.len() + keys.iter().len());
         words.push(&b"MGET"[..]);
         words.extend(about.iter().map(Vec::as_slice));
         words.extend(keys.iter());
         let (connection, values) =
             self.with(|connection| connection.values(words.iter().copied()))?;
-        let mut values = values.into_iter();
+        let mut values = values.each();
         let mut about = Vec::with_capacity(views.len());
         for _ in views {
             let mut next = || {
@@ -208,7 +208,7 @@ impl Connection {
             .collect();
         let values = self.values(words.into_iter())?;
         let value = |value| self.bytes(value).map(<[u8]>::to_vec);
-        Ok(values.into_iter().map(value).collect())
+        Ok(values.each().map(value).collect())
     }
 
     fn scan(&mut self, pattern: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {

@@ -201,7 +201,7 @@ impl Connection {
 }
 
 impl Values {
-    pub fn into_iter(self) -> impl Iterator<Item = Option<Range<usize>>> {
+    pub fn each(self) -> impl Iterator<Item = Option<Range<usize>>> {
         self.0.into_iter()
     }
 }
@@ -235,7 +235,7 @@ mod tests {
         let mut connection = Connection::new(Box::new(Said(said.to_vec(), at_once)));
         let values = connection.values(vec![&b"MGET"[..]; keys + 1].into_iter())?;
         Ok(values
-            .into_iter()
+            .each()
             .map(|value| connection.bytes(value).map(<[u8]>::to_vec))
             .collect())
     }
