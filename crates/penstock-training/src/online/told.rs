@@ -56,10 +56,10 @@ impl Trainer {
         named: Vec<HashSet<u64>>,
         packer: Packer,
     ) -> Result<(Pack, Vec<u32>), PackError> {
-        let mut columns = vec![W..W + 1];
-        if self.model.settings.factors.is_some() {
-            columns.push(FIRST..FIRST + self.model.settings.rank());
-        }
+        let settings = &self.model.settings;
+        let factors = settings.factors.as_ref();
+        let factors = factors.map(|_| FIRST..FIRST + settings.rank());
+        let columns = std::iter::once(W..W + 1).chain(factors).collect();
         delta::pack(&mut self.model.store, consumer, named, packer.only(columns))
     }
 
