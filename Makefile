@@ -33,10 +33,13 @@ help:  ## this page
 	@touch $@
 
 # PyTorch weighs gigabytes: what tests and types need (and a model of others that tests convert), `demo` does not.
-.make/torch: .make/extension
+.make/packages: .make/python
 	$(BIN)/pip install --quiet torch onnxscript tensorboardX tqdm requests absl-py
 	$(BIN)/pip install --quiet skl2onnx onnxmltools pandas xgboost-cpu 'protobuf<7'
 	$(BIN)/pip install --quiet --no-deps deepctr-torch==0.3.0 tensorboard
+	@touch $@
+
+.make/torch: .make/packages .make/extension
 	@touch $@
 
 setup: .make/extension  ## make .venv whole: dependencies, Rust extension (release), penstock itself

@@ -64,6 +64,7 @@ def rows_of(bundle: Path) -> bytes:
     return values.tobytes() + b"".join(weights[name] for name in sorted(weights))
 
 
+@pytest.mark.soak  # the trainer's own kills are in every run: tests/unit/training/deep/test_killed.py
 def test_a_killed_run_is_resumed_to_the_bit(tmp_path: Path) -> None:
     undisturbed = folder(tmp_path, "undisturbed")
     done(run(undisturbed / "flow.xml"))

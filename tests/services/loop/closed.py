@@ -277,7 +277,7 @@ class Visitors:
         self.waiting: list[tuple[str, int]] = []
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._draws = random.Random(seed)
-        self._threads = [threading.Thread(target=run) for run in (self._ask, self._click)]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._ask, self._click)]
         self.faults: list[BaseException] = []
 
     def start(self) -> None:

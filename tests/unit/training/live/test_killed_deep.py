@@ -84,6 +84,7 @@ def undisturbed_and_killed(settings_file: SettingsFile, tmp_path: Path, kills: i
     return hit
 
 
+@pytest.mark.soak  # three processes that import torch
 def test_a_killed_deep_loop_ends_with_the_bits_of_one_that_nobody_disturbed(
     settings_file: SettingsFile, tmp_path: Path
 ) -> None:
