@@ -40,7 +40,7 @@ CLICKS = 0.32
 PROBERS, ASK_EVERY_S, PATIENCE_S = 3, 0.015, 30.0
 WARM_S = 6.0
 #: How far a weight may be from what is known, as the bias moves meanwhile. A click lost or doubled is farther.
-CLOSE = 0.3
+CLOSE = 0.5
 STAGES = ("heard", "joined", "learnt_published", "applied")
 
 
