@@ -28,7 +28,7 @@ import harness
 import numpy as np
 
 from penstock.registry.chain_records import Assembler, Whole
-from penstock.streams import open_topic
+from penstock.streams import Topic, open_topic
 
 sys.path.insert(0, str(harness.HERE.parent / "tests"))
 from services.loop.closed import RATE, START_S, Asker, Loop, Pace, Visitors, click
@@ -117,7 +117,7 @@ class Tails:
         return (self.deltas[at][0], self.deltas[at][2]) if at < len(self.deltas) else None
 
 
-def probe(loop: Loop, tails: Tails, asker: Asker, number: str) -> Probe:
+def probe(feedback: Topic, tails: Tails, asker: Asker, number: str) -> Probe:
     """Show, click, and ask until an answer covers the click; then for the user's weight."""
     user, stranger = f"probe-{number}", f"stranger-{number}"
     shown = asker.ask([(user, None)], user)
@@ -126,8 +126,7 @@ def probe(loop: Loop, tails: Tails, asker: Asker, number: str) -> Probe:
     known = RATE * ((1 + p) * (1 - p) - (1 - p * p) * p)
     time.sleep(0.02)
     at_ms = int(time.time() * 1000)
-    with open_topic(loop.feedback) as topic:
-        click(topic, [(f"{shown.id}/0", at_ms)])
+    click(feedback, [(f"{shown.id}/0", at_ms)])
     found = Probe(f"{shown.id}/0", known, at_ms / 1000, time.time())
     while time.time() - found.clicked < PATIENCE_S:
         reply = asker.ask([("anyone", None)])
@@ -177,10 +176,11 @@ def slices(loop: Loop, rounds: int, seconds: float) -> tuple[list[list[dict[str,
 
         def work(name: int) -> None:
             asker, turn = Asker(loop.port), 0
-            while time.time() < ends:
-                turn += 1
-                made.append((time.time(), probe(loop, tails, asker, f"{name}-{turn}")))
-                time.sleep(0.1)
+            with open_topic(loop.feedback) as feedback:
+                while time.time() < ends:
+                    turn += 1
+                    made.append((time.time(), probe(feedback, tails, asker, f"{name}-{turn}")))
+                    time.sleep(0.1)
             asker.close()
 
         threads = [threading.Thread(target=work, args=(name,)) for name in range(PROBERS)]
