@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, make_array};
+use arrow_array::ffi::FFI_ArrowArray;
+use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StructArray, make_array};
 use arrow_data::ArrayData;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
+use arrow_schema::DataType;
 use penstock_views::{Fault, Joined, Joiner, Keys, Store, View};
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
@@ -52,14 +54,22 @@ fn batch(from: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
 struct PyView {
     view: View,
     json: String,
+    /// pyarrow's schema of its rows, and its int64: made once, as that takes longer than to read a row.
+    schema: Py<PyAny>,
+    int64: Py<PyAny>,
 }
 
 #[pymethods]
 impl PyView {
     #[new]
-    fn new(json: String) -> PyResult<Self> {
+    fn new(py: Python<'_>, json: String) -> PyResult<Self> {
         let view = View::parse(&json).map_err(to_py)?;
-        Ok(PyView { view, json })
+        Ok(PyView {
+            schema: view.schema().to_pyarrow(py)?.unbind(),
+            int64: DataType::Int64.to_pyarrow(py)?.unbind(),
+            view,
+            json,
+        })
     }
 }
 
@@ -145,6 +155,18 @@ impl PyJoined {
     }
 }
 
+/// An array as pyarrow's `class` of a type or schema that it knows already.
+fn given<'py>(
+    class: &Bound<'py, PyAny>,
+    array: &dyn Array,
+    of: &Py<PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // pyarrow takes what it points to over, and leaves it marked as released.
+    let mut array = FFI_ArrowArray::new(&array.to_data());
+    let place = &raw mut array as usize;
+    class.call_method1("_import_from_c", (place, of))
+}
+
 type Found<'py> = (Bound<'py, PyAny>, String, Bound<'py, PyAny>);
 
 /// An online store. Threads may share it.
@@ -195,22 +217,29 @@ impl PyStore {
         asked: Vec<(PyRef<'py, PyView>, Bound<'py, PyAny>)>,
         at_us: i64,
     ) -> PyResult<Vec<Found<'py>>> {
-        let keys = asked.iter().map(|(_, keys)| {
-            let columns = batch(keys)?.columns().to_vec();
-            Keys::new(columns).map_err(to_py)
-        });
-        let keys = keys.collect::<PyResult<Vec<_>>>()?;
-        let views: Vec<&View> = asked.iter().map(|(view, _)| &view.view).collect();
-        let found = py.detach(|| {
-            let asked: Vec<(&View, &Keys)> = views.iter().copied().zip(&keys).collect();
-            penstock_views::read(&*self.0, &asked, at_us)
-        });
-        let each = found.map_err(to_py)?.into_iter().map(|found| {
+        // Views of one entity are asked for by one and the same batch.
+        let mut batches: Vec<(&Bound<'py, PyAny>, Keys)> = Vec::new();
+        for (_, given) in &asked {
+            if !batches.iter().any(|(known, _)| known.is(given)) {
+                let columns = batch(given)?.columns().to_vec();
+                batches.push((given, Keys::new(columns).map_err(to_py)?));
+            }
+        }
+        let mut by_view: Vec<(&View, &Keys)> = Vec::with_capacity(asked.len());
+        for (view, given) in &asked {
+            let own = batches.iter().filter(|(known, _)| known.is(given));
+            by_view.extend(own.map(|(_, keys)| (&view.view, keys)));
+        }
+        let found = py.detach(|| penstock_views::read(&*self.0, &by_view, at_us));
+        let pyarrow = py.import("pyarrow")?;
+        let (rows, array) = (pyarrow.getattr("RecordBatch")?, pyarrow.getattr("Array")?);
+        let each = found.map_err(to_py)?.into_iter().zip(&asked);
+        let each = each.map(|(found, (view, _))| {
             let as_of = Int64Array::from(found.as_of_us);
             Ok((
-                found.values.to_pyarrow(py)?,
+                given(&rows, &StructArray::from(found.values), &view.schema)?,
                 found.position,
-                as_of.to_data().to_pyarrow(py)?,
+                given(&array, &as_of, &view.int64)?,
             ))
         });
         each.collect()

@@ -1,5 +1,5 @@
 //! Where a request's time goes inside a model: `cargo run --release -p penstock-serve --example score_speed -- BUNDLE
-//! LIBONNXRUNTIME`. Prints microseconds a call by stage, raw columns and mapped tensors, 1 to 100 rows.
+//! LIBONNXRUNTIME`. Prints microseconds a call by stage, raw columns and mapped tensors, 1 to 100 rows, with rows mapped and in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use penstock_serve::model::{Call, Lane, Model, Options, load_runtime};
 use penstock_serve::{Data, Datatype, Tensor, TensorSpec, Texts, Timings};
+use penstock_table::Nearing;
 
 const CALLS: u32 = 2_000;
 /// Requests that take turns: their keys are not all in the cache when they come again.
@@ -20,6 +21,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let model = Arc::new(Model::open(Path::new(&folder), &Options::default())?);
     let mut lane = model.lane()?;
+    println!("rows where they are mapped:");
+    reports(&model, &mut lane)?;
+    if let Some(rows) = model.snapshot() {
+        rows.verify()?;
+        let mut nearing = Nearing::begin(&rows, None);
+        while let Some(under_way) = nearing {
+            nearing = under_way.step();
+        }
+        println!("rows in memory, on huge pages:");
+        reports(&model, &mut lane)?;
+    }
+    Ok(())
+}
+
+fn reports(model: &Model, lane: &mut Lane) -> Result<(), Box<dyn std::error::Error>> {
     for rows in [1, 4, 8, 16, 100] {
         for (form, specs) in [
             ("raw", &model.signature().inputs),
@@ -28,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let request = |number| specs.iter().map(|spec| made(spec, rows, number)).collect();
             let requests: Vec<Vec<Tensor>> = (0..REQUESTS).map(request).collect();
             if !specs.is_empty() {
-                report(form, rows, &mut lane, &requests)?;
+                report(form, rows, lane, &requests)?;
             }
         }
     }

@@ -63,7 +63,7 @@ pub use pool::{Bag, Layout, Pooling};
 pub use room::Memory;
 pub use shard::Work;
 pub use simd::Level;
-pub use snapshot::{OpenSnapshot, Snapshot, SnapshotTable, prepare_snapshot};
+pub use snapshot::{Nearing, OpenSnapshot, Snapshot, SnapshotTable, prepare_snapshot};
 pub use staged::Staged;
 pub use store::{Keys, Slot, Store};
 pub use sweep::{Cursor, Swept};

@@ -7,14 +7,29 @@ use std::ptr::NonNull;
 pub const PAGE: usize = 4096;
 pub const HUGE_PAGE: usize = 2 << 20;
 
-/// Bytes that the system could give now without taking them from others; all there are where it does not tell.
+/// Bytes that the system could give now without taking them from others, or than the container may have; all there are
+/// where it does not tell.
 pub fn available() -> u64 {
     let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = told
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kilobytes.map_or(u64::MAX, |kilobytes| kilobytes * 1024)
+    let kilobytes = number_after(&told, "MemAvailable:").map_or(u64::MAX, |found| found * 1024);
+    let group = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
+    kilobytes.min(left_in_group(group).unwrap_or(u64::MAX))
+}
+
+/// The number behind a word that a line begins with.
+fn number_after(told: &str, word: &str) -> Option<u64> {
+    let rest = told.lines().find_map(|line| line.strip_prefix(word))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// What the process's control group (version 2) may still take, by the files that `read` has of it: pages of files count as
+/// free, since they are given up first.
+fn left_in_group(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+    let (most, now) = (number("memory.max")?, number("memory.current")?);
+    let parts = read("memory.stat")?;
+    let files = number_after(&parts, "active_file ")? + number_after(&parts, "inactive_file ")?;
+    Some(most.saturating_sub(now.saturating_sub(files)))
 }
 
 /// A zeroed range of memory on 2 MiB, given back when dropped.
@@ -97,14 +112,20 @@ mod system {
 
     #[cfg(target_os = "linux")]
     impl Mapping {
+        /// Has what is touched from now on come on huge pages, where the system has them.
+        pub fn prefer_huge(&self) {
+            // SAFETY: advice about pages of this mapping, which keep what is in them.
+            unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, libc::MADV_HUGEPAGE) };
+        }
+
         /// Takes the first `bytes` from the system now, on huge pages where it has them, rather than as they are touched.
         /// False if it has not so much. Systems that know no such call give them as they are touched.
         pub fn take(&self, bytes: usize) -> bool {
             let at = self.base.as_ptr().cast();
             let bytes = bytes.next_multiple_of(PAGE).min(self.bytes);
+            self.prefer_huge();
             // SAFETY: advice about pages of this mapping, which keep what is in them.
             unsafe {
-                libc::madvise(at, bytes, libc::MADV_HUGEPAGE);
                 libc::madvise(at, bytes, libc::MADV_POPULATE_WRITE) == 0
                     || std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
             }
@@ -113,6 +134,8 @@ mod system {
 
     #[cfg(not(target_os = "linux"))]
     impl Mapping {
+        pub fn prefer_huge(&self) {}
+
         pub fn take(&self, _bytes: usize) -> bool {
             true
         }
@@ -166,6 +189,8 @@ mod system {
 
         pub fn make_huge(&self, _part: usize) {}
 
+        pub fn prefer_huge(&self) {}
+
         pub fn take(&self, _bytes: usize) -> bool {
             true
         }
@@ -181,5 +206,29 @@ mod system {
                 )
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::left_in_group;
+
+    #[test]
+    fn pages_of_files_are_left_to_a_group() {
+        let left = |most: &str| {
+            left_in_group(|file| {
+                let said = match file {
+                    "memory.max" => most,
+                    "memory.current" => "900\n",
+                    "memory.stat" => "anon 500\nactive_file 100\ninactive_file 250\n",
+                    _ => return None,
+                };
+                Some(said.to_owned())
+            })
+        };
+        assert_eq!(left("1000\n"), Some(450));
+        assert_eq!(left("500\n"), Some(0));
+        assert_eq!(left("max\n"), None);
+        assert_eq!(left_in_group(|_| None), None);
     }
 }

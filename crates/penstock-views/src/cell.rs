@@ -12,7 +12,56 @@ pub enum Cell {
     Text(Box<str>),
 }
 
+/// A cell where it lies: text is not taken from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Seen<'a> {
+    #[default]
+    Null,
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+    Text(&'a str),
+}
+
+impl<'a> Seen<'a> {
+    #[inline]
+    pub fn read(from: &mut Bytes<'a>) -> Result<Seen<'a>, Fault> {
+        Ok(match from.byte()? {
+            0 => Seen::Null,
+            1 => Seen::Int(from.word()? as i64),
+            2 => Seen::Float(f64::from_bits(from.word()?)),
+            tag @ (3 | 4) => Seen::Bool(tag == 4),
+            5 => {
+                let length = usize::try_from(from.varint()?).map_err(|_| Fault::Damaged)?;
+                let text = std::str::from_utf8(from.take(length)?).map_err(|_| Fault::Damaged)?;
+                Seen::Text(text)
+            }
+            _ => return Err(Fault::Damaged),
+        })
+    }
+
+    pub fn kept(self) -> Cell {
+        match self {
+            Seen::Null => Cell::Null,
+            Seen::Int(value) => Cell::Int(value),
+            Seen::Float(value) => Cell::Float(value),
+            Seen::Bool(value) => Cell::Bool(value),
+            Seen::Text(text) => Cell::Text(text.into()),
+        }
+    }
+}
+
 impl Cell {
+    pub fn seen(&self) -> Seen<'_> {
+        match self {
+            Cell::Null => Seen::Null,
+            Cell::Int(value) => Seen::Int(*value),
+            Cell::Float(value) => Seen::Float(*value),
+            Cell::Bool(value) => Seen::Bool(*value),
+            Cell::Text(text) => Seen::Text(text),
+        }
+    }
+
     pub fn is_null(&self) -> bool {
         matches!(self, Cell::Null)
     }
@@ -32,18 +81,7 @@ impl Cell {
     }
 
     pub fn read(from: &mut Bytes<'_>) -> Result<Cell, Fault> {
-        Ok(match from.byte()? {
-            0 => Cell::Null,
-            1 => Cell::Int(i64::from_le_bytes(from.array()?)),
-            2 => Cell::Float(f64::from_le_bytes(from.array()?)),
-            tag @ (3 | 4) => Cell::Bool(tag == 4),
-            5 => {
-                let length = usize::try_from(from.varint()?).map_err(|_| Fault::Damaged)?;
-                let text = std::str::from_utf8(from.take(length)?).map_err(|_| Fault::Damaged)?;
-                Cell::Text(text.into())
-            }
-            _ => return Err(Fault::Damaged),
-        })
+        Seen::read(from).map(Seen::kept)
     }
 }
 
@@ -65,21 +103,47 @@ pub fn put_varint(to: &mut Vec<u8>, mut value: u64) {
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl<'a> Bytes<'a> {
+    #[inline]
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Fault::Damaged)?;
+        let Some((taken, rest)) = self.0.split_at_checked(length) else {
+            return Err(Fault::Damaged);
+        };
         self.0 = rest;
         Ok(taken)
     }
 
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        self.take(N)?.try_into().map_err(|_| Fault::Damaged)
+    /// Eight bytes, little-endian.
+    #[inline]
+    pub fn word(&mut self) -> Result<u64, Fault> {
+        let Some((taken, rest)) = self.0.split_first_chunk() else {
+            return Err(Fault::Damaged);
+        };
+        self.0 = rest;
+        Ok(u64::from_le_bytes(*taken))
     }
 
+    #[inline]
     pub fn byte(&mut self) -> Result<u8, Fault> {
-        Ok(self.array::<1>()?[0])
+        let [byte, rest @ ..] = self.0 else {
+            return Err(Fault::Damaged);
+        };
+        self.0 = rest;
+        Ok(*byte)
     }
 
+    /// Most are of a byte.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, Fault> {
+        match self.0 {
+            [byte @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Fault> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

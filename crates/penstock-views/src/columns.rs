@@ -9,7 +9,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 
 use crate::Fault;
-use crate::cell::Cell;
+use crate::cell::{Cell, Seen};
 use crate::keys::Keys;
 use crate::view::{Column, Kind, View};
 
@@ -117,17 +117,23 @@ impl Building {
 
     /// `cells`: a column each.
     pub fn push(&mut self, cells: &[Cell]) {
-        for (builder, cell) in self.built.iter_mut().zip(cells) {
-            match (builder, cell) {
-                (Builder::Int(built), Cell::Int(value)) => built.append_value(*value),
-                (Builder::Int(built), _) => built.append_null(),
-                (Builder::Float(built), Cell::Float(value)) => built.append_value(*value),
-                (Builder::Float(built), _) => built.append_null(),
-                (Builder::Bool(built), Cell::Bool(value)) => built.append_value(*value),
-                (Builder::Bool(built), _) => built.append_null(),
-                (Builder::Text(built), Cell::Text(value)) => built.append_value(value),
-                (Builder::Text(built), _) => built.append_null(),
-            }
+        for (column, cell) in cells.iter().enumerate() {
+            self.put(column, cell.seen());
+        }
+    }
+
+    /// The next cell of a column; a row has one of each.
+    #[inline]
+    pub fn put(&mut self, column: usize, cell: Seen<'_>) {
+        match (&mut self.built[column], cell) {
+            (Builder::Int(built), Seen::Int(value)) => built.append_value(value),
+            (Builder::Int(built), _) => built.append_null(),
+            (Builder::Float(built), Seen::Float(value)) => built.append_value(value),
+            (Builder::Float(built), _) => built.append_null(),
+            (Builder::Bool(built), Seen::Bool(value)) => built.append_value(value),
+            (Builder::Bool(built), _) => built.append_null(),
+            (Builder::Text(built), Seen::Text(value)) => built.append_value(value),
+            (Builder::Text(built), _) => built.append_null(),
         }
     }
 
@@ -144,8 +150,19 @@ impl Building {
     }
 }
 
-pub fn batch_of(columns: &[Column], arrays: Vec<ArrayRef>) -> Result<RecordBatch, Fault> {
+fn schema_of(columns: &[Column]) -> Schema {
     let field = |column: &Column| Field::new(&column.name, arrow_type(column.kind), true);
-    let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
-    RecordBatch::try_new(Arc::new(schema), arrays).map_err(|error| Fault::Rows(error.to_string()))
+    Schema::new(columns.iter().map(field).collect::<Vec<_>>())
+}
+
+impl View {
+    /// Of the batches that reading gives.
+    pub fn schema(&self) -> Schema {
+        schema_of(&self.outputs())
+    }
+}
+
+pub fn batch_of(columns: &[Column], arrays: Vec<ArrayRef>) -> Result<RecordBatch, Fault> {
+    RecordBatch::try_new(Arc::new(schema_of(columns)), arrays)
+        .map_err(|error| Fault::Rows(error.to_string()))
 }

@@ -16,7 +16,7 @@ mod state;
 mod store;
 mod view;
 
-pub use cell::Cell;
+pub use cell::{Cell, Seen};
 pub use columns::{Events, batch_of};
 pub use join::{Joined, Joiner};
 pub use keys::{Keys, Wanted, identity};

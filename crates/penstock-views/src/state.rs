@@ -3,7 +3,7 @@
 //! Every partial is a whole number (floats as so many 10^-decimals), so that no order of adding shows in the result.
 
 use crate::Fault;
-use crate::cell::{Bytes, Cell, put_varint};
+use crate::cell::{Bytes, Cell, Seen, put_varint};
 use crate::view::{Aggregate, Function, Kind, View, Window};
 
 const FORMAT: u8 = 1;
@@ -150,11 +150,11 @@ pub(crate) fn read_head(view: &View, from: &mut Bytes<'_>) -> Result<Option<i64>
     if from.byte()? != FORMAT {
         return Err(Fault::Damaged);
     }
-    if u64::from_le_bytes(from.array()?) != view.fingerprint {
+    if from.word()? != view.fingerprint {
         return Err(Fault::Redeclared(view.name.clone()));
     }
     let any = from.byte()? == 1;
-    let newest = i64::from_le_bytes(from.array()?);
+    let newest = from.word()? as i64;
     Ok(any.then_some(newest))
 }
 
@@ -214,7 +214,7 @@ impl Partial {
     }
 
     /// With a later pane.
-    pub(crate) fn merge(&mut self, later: &Partial) {
+    fn merge(&mut self, later: &Partial) {
         self.count = self.count.saturating_add(later.count);
         self.sum = self.sum.wrapping_add(later.sum);
         if later.last.is_some() {
@@ -222,25 +222,16 @@ impl Partial {
         }
     }
 
-    pub(crate) fn result(self, view: &View, aggregate: &Aggregate) -> Cell {
-        let float = aggregate
-            .input
-            .is_some_and(|at| view.inputs[at].kind == Kind::Float);
-        let sum = || match float {
-            true => self.sum as f64 / 10f64.powi(aggregate.decimals as i32),
-            false => self.sum as f64,
-        };
-        match aggregate.function {
-            Function::Count => Cell::Int(i64::try_from(self.count).unwrap_or(i64::MAX)),
-            Function::Sum if float => Cell::Float(sum()),
-            Function::Sum => {
-                let within = self.sum.clamp(i64::MIN.into(), i64::MAX.into());
-                Cell::Int(i64::try_from(within).unwrap_or_default())
-            }
-            Function::Mean if self.count == 0 => Cell::Null,
-            Function::Mean => Cell::Float(sum() / self.count as f64),
-            Function::Last => self.last.map_or(Cell::Null, |(_, cell)| cell),
-        }
+    fn result(&self, view: &View, aggregate: &Aggregate) -> Cell {
+        let last = self.last.as_ref().map(|(_, cell)| cell.seen());
+        result(
+            view,
+            aggregate,
+            self.count,
+            self.sum,
+            last.unwrap_or_default(),
+        )
+        .kept()
     }
 
     fn write(&self, aggregate: &Aggregate, to: &mut Vec<u8>) {
@@ -264,23 +255,58 @@ impl Partial {
         }
     }
 
-    pub(crate) fn read(aggregate: &Aggregate, from: &mut Bytes<'_>) -> Result<Partial, Fault> {
+    fn read(aggregate: &Aggregate, from: &mut Bytes<'_>) -> Result<Partial, Fault> {
         let mut partial = Partial::default();
         match aggregate.function {
             Function::Count => partial.count = from.varint()?,
             Function::Sum | Function::Mean => {
-                partial.count = from.varint()?;
-                let zigzag = u128::from(from.varint()?) | u128::from(from.varint()?) << 64;
-                partial.sum = (zigzag >> 1) as i128 ^ -((zigzag & 1) as i128);
+                (partial.count, partial.sum) = read_sum(from)?;
             }
             Function::Last => {
                 if from.byte()? == 1 {
-                    let time = i64::from_le_bytes(from.array()?);
+                    let time = from.word()? as i64;
                     partial.last = Some((time, Cell::read(from)?));
                 }
             }
         }
         Ok(partial)
+    }
+}
+
+/// What `Partial::write` has of a sum: how many values, and their total.
+#[inline]
+pub(crate) fn read_sum(from: &mut Bytes<'_>) -> Result<(u64, i128), Fault> {
+    let count = from.varint()?;
+    let zigzag = u128::from(from.varint()?) | u128::from(from.varint()?) << 64;
+    Ok((count, (zigzag >> 1) as i128 ^ -((zigzag & 1) as i128)))
+}
+
+/// What an aggregate tells, of all panes that count.
+#[inline]
+pub(crate) fn result<'a>(
+    view: &View,
+    aggregate: &Aggregate,
+    count: u64,
+    sum: i128,
+    last: Seen<'a>,
+) -> Seen<'a> {
+    let float = aggregate
+        .input
+        .is_some_and(|at| view.inputs[at].kind == Kind::Float);
+    let total = || match float {
+        true => sum as f64 / 10f64.powi(aggregate.decimals as i32),
+        false => sum as f64,
+    };
+    match aggregate.function {
+        Function::Count => Seen::Int(i64::try_from(count).unwrap_or(i64::MAX)),
+        Function::Sum if float => Seen::Float(total()),
+        Function::Sum => {
+            let within = sum.clamp(i64::MIN.into(), i64::MAX.into());
+            Seen::Int(i64::try_from(within).unwrap_or_default())
+        }
+        Function::Mean if count == 0 => Seen::Null,
+        Function::Mean => Seen::Float(total() / count as f64),
+        Function::Last => last,
     }
 }
 

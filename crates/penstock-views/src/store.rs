@@ -138,7 +138,6 @@ struct Rows<'v> {
     reader: Reader<'v>,
     building: Building,
     as_of_us: Vec<i64>,
-    row: Vec<Cell>,
     /// What an entity has that is unknown.
     nothing: Vec<Cell>,
 }
@@ -151,18 +150,24 @@ impl<'v> Rows<'v> {
             reader: Reader::new(view),
             building: Building::new(view.outputs()),
             as_of_us: Vec::new(),
-            row: Vec::new(),
             nothing,
         }
     }
 
     fn push(&mut self, blob: Option<&[u8]>, at_us: i64) -> Result<(), Fault> {
         let as_of_us = match blob {
-            None => at_us,
-            Some(blob) => self.reader.read(blob, at_us, &mut self.row)?,
+            None => {
+                self.building.push(&self.nothing);
+                at_us
+            }
+            Some(blob) => {
+                let (building, mut column) = (&mut self.building, 0);
+                self.reader.read(blob, at_us, |cell| {
+                    building.put(column, cell);
+                    column += 1;
+                })?
+            }
         };
-        let row = blob.map_or(&self.nothing, |_| &self.row);
-        self.building.push(row);
         self.as_of_us.push(as_of_us);
         Ok(())
     }
@@ -177,10 +182,16 @@ pub fn read(store: &dyn Store, asked: &[(&View, &Keys)], at_us: i64) -> Result<V
     let rows = asked.iter().map(|(_, keys)| keys.len()).max();
     let (mut wanted, mut key, mut places) = (Wanted::default(), Vec::new(), Vec::new());
     for row in 0..rows.unwrap_or_default() {
+        let mut written = None;
         for at in &order {
             let (view, keys) = asked[*at];
             if row < keys.len() {
-                let known = keys.write(row, &mut key);
+                // Views of one entity are asked for by the same keys.
+                let known = match written {
+                    Some((of, known)) if std::ptr::eq(of, keys) => known,
+                    _ => keys.write(row, &mut key),
+                };
+                written = Some((keys, known));
                 places.push((*at, known));
                 if known {
                     wanted.push(&view.entity, &key, &view.name);

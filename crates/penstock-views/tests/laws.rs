@@ -77,8 +77,9 @@ proptest! {
             let back = State::decode(&view, &blob).unwrap();
             prop_assert_eq!(told(&back, at), told(&state, at));
             // Requests read blobs as they lie there: to the same cells.
-            let mut row = vec![Cell::Bool(true)];
-            let as_of = Reader::new(&view).read(&blob, at, &mut row).unwrap();
+            let mut row = Vec::new();
+            let mut reader = Reader::new(&view);
+            let as_of = reader.read(&blob, at, |cell| row.push(cell.kept())).unwrap();
             prop_assert_eq!(row, told(&state, at));
             prop_assert_eq!(as_of, state.newest_us().map_or(at, |newest| newest.max(at)));
             state = back;
@@ -100,8 +101,10 @@ proptest! {
         let (view, mut state, mut blob) = (view(), State::default(), Vec::new());
         events.iter().for_each(|(time, value)| state.add(&view, *time, &cell(*value)));
         state.encode(&view, &mut blob);
-        let mut row = Vec::new();
-        let mut read = |blob: &[u8]| Reader::new(&view).read(blob, 0, &mut row).map(|_| row.clone());
+        let read = |blob: &[u8]| {
+            let mut row = Vec::new();
+            Reader::new(&view).read(blob, 0, |cell| row.push(cell.kept())).map(|_| row)
+        };
         let cut = &blob[..cut.min(blob.len())];
         prop_assert_eq!(State::decode(&view, cut).is_ok(), read(cut).is_ok());
         let length = blob.len();

@@ -150,13 +150,18 @@ class Guards(Part):
 
 
 class Room(Part):
-    """What each version of a model may take. `timeout_ms`: the deadline of requests that bring none."""
+    """What each version of a model may take. `timeout_ms`: the deadline of requests that bring none.
+
+    `rows_mb`: mapped rows of at most so much are brought into memory, where look-ups are faster; "auto": of half of what
+    is free, and none where `limits.memory_mb` bounds what models hold.
+    """
 
     concurrency: Positive = 1
     queue: Positive = 256
     threads: Positive = 1
     max_batch_rows: Positive = 1024
     timeout_ms: int = Field(default=30_000, ge=0)
+    rows_mb: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
 
 
 class Following(Part):

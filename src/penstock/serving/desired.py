@@ -99,6 +99,7 @@ def desired(
     for name, model in config.document.models.items():
         release = current(config, name, overrides)
         models[name] = _model(name, model, release, resolved, quarantined)
+        models[name]["limits"] = _limits(config, model)
         if model.views is not None:
             from penstock.features.views.online import native_address
 
@@ -173,8 +174,16 @@ def _model(
             "min_requests": guards.min_requests, "min_scores": guards.min_scores,
         },
         "optional": model.optional,
-        "limits": model.limits.model_dump(),
     }  # fmt: skip
+
+
+def _limits(config: Config, model: Model) -> dict[str, Any]:
+    """`rows_bytes` None: of half of what is free."""
+    limits = model.limits.model_dump()
+    rows_mb = limits.pop("rows_mb")
+    if rows_mb == "auto":
+        rows_mb = 0 if config.document.limits.memory_mb else None
+    return {**limits, "rows_bytes": None if rows_mb is None else rows_mb << 20}
 
 
 def follows(model: Model, release: Release) -> str | None:

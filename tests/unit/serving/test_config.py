@@ -57,6 +57,17 @@ def test_what_is_not_said_has_its_default(file: Path) -> None:
     assert config.at("out/model") == file.parent / "out" / "model"
 
 
+def test_rows_come_into_memory_unless_what_models_hold_is_bounded(file: Path) -> None:
+    def rows_bytes(limits: str, own: str = "") -> int | None:
+        file.write_text(WHOLE.replace("[models.ctr.versions]", f"{limits}\n{own}\n[models.ctr.versions]"))
+        found: int | None = json.loads(desired(read(file), {}, Resolved(), {}))["models"]["ctr"]["limits"]["rows_bytes"]
+        return found
+
+    assert rows_bytes("") is None
+    assert rows_bytes("[limits]\nmemory_mb = 100") == 0
+    assert rows_bytes("[limits]\nmemory_mb = 100", "[models.ctr.limits]\nrows_mb = 50") == 50 << 20
+
+
 def test_the_highest_version_gets_all_where_no_traffic_is_given(file: Path) -> None:
     file.write_text('[models.m.versions]\n9 = "a"\n10 = "b"\nold = "c"\n')
     release = intended(read(file).document.models["m"])

@@ -266,7 +266,7 @@ impl<M: Engine> Fleet<M> {
             .map(|version| {
                 (
                     Arc::as_ptr(&version.line.engine) as usize,
-                    version.memory_bytes,
+                    version.memory_bytes(),
                 )
             })
             .collect();
@@ -350,7 +350,7 @@ fn describe<M: Engine>(entry: &Entry<M>) -> BTreeMap<String, VersionReport> {
             state,
             reason,
             bundle: version.map(|v| v.bundle().to_string()).unwrap_or_default(),
-            memory_bytes: version.map_or(0, |v| v.memory_bytes),
+            memory_bytes: version.map_or(0, |v| v.memory_bytes()),
         };
         (label.clone(), report)
     });

@@ -120,6 +120,8 @@ pub struct Limits {
     pub max_batch_rows: usize,
     /// The deadline of requests that bring none; 0: they wait as long as it takes.
     pub timeout_ms: u64,
+    /// Mapped rows of at most so many bytes are brought into memory, on huge pages; None: of half of what is free.
+    pub rows_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -130,6 +132,7 @@ impl Default for Limits {
             threads: 1,
             max_batch_rows: 1024,
             timeout_ms: 30_000,
+            rows_bytes: Some(0),
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use penstock_table::Nearing;
+
 use crate::error::{Fault, Result};
 use crate::model::{Call, Lane, Model, Options, Position, Progress, Signature, Stopper};
 use crate::service::Timings;
@@ -34,6 +36,12 @@ pub trait Engine: Send + Sync + Sized + 'static {
     /// None where nothing is mapped. Fails for what is damaged.
     fn scrub(&self, _cursor: &mut usize) -> Result<Option<bool>> {
         Ok(None)
+    }
+
+    /// Its mapped rows on their way into memory of its own, of at most so many bytes; None: as many as is wise. Nothing where
+    /// there are none, or where they stay.
+    fn nearing(&self, _most: Option<u64>) -> Option<Nearing> {
+        None
     }
 
     /// Keys found and not found in its tables so far; None where it has none.
@@ -117,6 +125,10 @@ impl Engine for Model {
             .map(|snapshot| snapshot.scrub(cursor))
             .transpose()
             .map_err(|error| Fault::internal(error.to_string()))
+    }
+
+    fn nearing(&self, most: Option<u64>) -> Option<Nearing> {
+        Nearing::begin(&self.snapshot()?, most)
     }
 
     fn lookups(&self) -> Option<(u64, u64)> {

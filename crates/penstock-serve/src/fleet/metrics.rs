@@ -75,7 +75,7 @@ impl<M: Engine> Fleet<M> {
                 "penstock_memory_bytes",
                 "What a version holds in memory of its own.",
                 versions(),
-                |v| v.memory_bytes as f64,
+                |v| v.memory_bytes() as f64,
             ),
             rows(versions()),
             lookups(versions()),

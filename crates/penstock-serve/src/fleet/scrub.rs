@@ -1,4 +1,5 @@
-//! Verifies a version's mapped rows in the background: all of them soon after it was loaded, then on and on, slowly.
+//! Verifies a version's mapped rows in the background: all of them soon after it was loaded, then on and on, slowly. In
+//! between it brings them into memory on huge pages, where they may take so much.
 //! What is damaged is told to the control side once; look-ups that meet it fail until the version has been replaced.
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use super::line::Line;
 const AT_ONCE: Duration = Duration::from_micros(500);
 /// Between two blocks of later passes: a gigabyte takes the better part of an hour.
 const LATER: Duration = Duration::from_millis(20);
+/// After so many of them it looks whether there are rows to bring near: those of a newer base.
+const LOOK: u32 = 256;
 
 pub struct Scrubber {
     /// Hanging up ends the thread.
@@ -33,7 +36,7 @@ impl Scrubber {
         let thread = std::thread::Builder::new()
             .name("penstock-scrub".into())
             .spawn(move || {
-                if let Err(why) = scrub(&*line.engine, over) {
+                if let Err(why) = scrub(&*line.engine, line.limits.rows_bytes, over) {
                     let events = &line.hub.events;
                     events.tell("damaged", &line.model, &line.label, &line.bundle, &why);
                 }
@@ -55,8 +58,12 @@ impl Drop for Scrubber {
 }
 
 /// Until it is over, or something is damaged: then it says what.
-fn scrub<M: Engine>(engine: &M, over: impl Fn(Duration) -> bool) -> Result<(), String> {
-    let (mut cursor, mut first) = (0, true);
+fn scrub<M: Engine>(
+    engine: &M,
+    most: Option<u64>,
+    over: impl Fn(Duration) -> bool,
+) -> Result<(), String> {
+    let (mut cursor, mut first, mut turns) = (0, true, 0);
     loop {
         let began = Instant::now();
         while engine.scrub(&mut cursor).map_err(|fault| fault.message)? != Some(true) {
@@ -68,5 +75,15 @@ fn scrub<M: Engine>(engine: &M, over: impl Fn(Duration) -> bool) -> Result<(), S
         if over(if first { AT_ONCE } else { LATER }) {
             return Ok(());
         }
+        if !first && turns % LOOK == 0 {
+            let mut nearing = engine.nearing(most);
+            while let Some(under_way) = nearing {
+                nearing = under_way.step();
+                if over(AT_ONCE) {
+                    return Ok(());
+                }
+            }
+        }
+        turns += u32::from(!first);
     }
 }

@@ -144,7 +144,7 @@ fn version<M: Engine>(entry: &Entry<M>, label: &str, shares: &[(String, f64)]) -
         late: end(End::Late),
         busy: end(End::Busy),
         waiting: loaded.map_or(0, |version| version.line.depth()),
-        memory_bytes: loaded.map_or(0, |version| version.memory_bytes),
+        memory_bytes: loaded.map_or(0, |version| version.memory_bytes()),
         watched: watch.map(|watch| {
             let [live, canary] = watch.error_shares();
             Watched {

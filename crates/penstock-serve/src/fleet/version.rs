@@ -19,7 +19,6 @@ use crate::model::Options;
 pub struct Version<M: Engine> {
     pub line: Arc<Line<M>>,
     pub spec: VersionSpec,
-    pub memory_bytes: u64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Verifies what is mapped as long as the version stands.
     scrubber: Mutex<Option<Scrubber>>,
@@ -43,12 +42,10 @@ impl<M: Engine> Version<M> {
         naming: Naming,
         hub: &Arc<Hub>,
     ) -> Result<Arc<Version<M>>> {
-        let memory_bytes = engine.memory_bytes();
         let line = Arc::new(caught(|| Line::new(engine, naming, hub.clone()))?);
         let version = Version {
             line: line.clone(),
             spec: spec.clone(),
-            memory_bytes,
             threads: Mutex::default(),
             scrubber: Mutex::new(Scrubber::start(&line)),
         };
@@ -67,6 +64,10 @@ impl<M: Engine> Version<M> {
             }
         }
         Ok(Arc::new(version))
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.line.engine.memory_bytes()
     }
 
     pub fn label(&self) -> &Arc<str> {

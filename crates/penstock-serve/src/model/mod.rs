@@ -151,7 +151,8 @@ impl Model {
 
     /// What it holds in memory of its own, estimated by its files; mapped ones do not count.
     pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+        let near = self.snapshot().map_or(0, |rows| rows.near_bytes());
+        self.memory_bytes + near
     }
 
     /// The rows that it maps; None where it has none.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::lookups::Lookups;
@@ -15,21 +16,57 @@ use crate::artefact::{
 use crate::checkpoint::{compared, identity};
 use crate::disk::Source;
 use crate::hash::{BUCKETS, unmix};
+use crate::memory::Mapping;
 use crate::store::{Keys, Store};
 
-/// A snapshot's bytes.
-pub(super) enum Bytes {
+/// Where a snapshot's bytes were found.
+pub(super) enum Map {
     Mapped(memmap2::Mmap),
     Held(Vec<u8>),
+}
+
+impl Map {
+    /// Gives the pages that were touched back to the system; they come again when they are touched again.
+    pub fn let_go(&self) {
+        #[cfg(unix)]
+        if let Map::Mapped(map) = self {
+            // SAFETY: the map is of a file and read-only, so that nothing is lost but time.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
+/// A snapshot's bytes.
+pub(super) struct Bytes {
+    pub map: Map,
+    /// The same in memory of the process's own, once they were brought there (`near.rs`).
+    pub near: OnceLock<Mapping>,
+    length: usize,
+}
+
+impl Bytes {
+    pub fn of(map: Map) -> Bytes {
+        let length = match &map {
+            Map::Mapped(map) => map.len(),
+            Map::Held(bytes) => bytes.len(),
+        };
+        let near = OnceLock::new();
+        Bytes { map, near, length }
+    }
 }
 
 impl std::ops::Deref for Bytes {
     type Target = [u8];
 
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Held(bytes) => bytes,
+        if let Some(near) = self.near.get() {
+            // SAFETY: it was filled to this length before it was set, and nobody writes to it since.
+            return unsafe { std::slice::from_raw_parts(near.base(), self.length) };
+        }
+        match &self.map {
+            Map::Mapped(map) => map,
+            Map::Held(bytes) => bytes,
         }
     }
 }
@@ -70,7 +107,7 @@ impl Snapshot {
         let file = File::open(path).map_err(io(&name, "opening it"))?;
         // SAFETY: the file is one that `commit` renamed into place and that nobody writes to (ADR 0032).
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io(&name, "mapping it"))?;
-        Snapshot::of(&name, Bytes::Mapped(map), store)
+        Snapshot::of(&name, Bytes::of(Map::Mapped(map)), store)
     }
 
     pub(super) fn of(name: &str, bytes: Bytes, store: Option<(&Store, &str)>) -> Result<Snapshot> {
@@ -92,6 +129,12 @@ impl Snapshot {
                 shape.add("dim", config.dim);
                 shape.add("values", format!("{:?}", config.dtype));
                 compared(&pairs).compare(name, &format!("table '{table}': "), &shape)?;
+            }
+        }
+        let blocks = frame.entries.iter().filter(|e| e.section == Section::Block);
+        for entry in blocks {
+            if entry.table as usize >= tables.len() {
+                return Err(damaged(name, entry.name(), "there is no such table"));
             }
         }
         let mut slots = BTreeMap::new();

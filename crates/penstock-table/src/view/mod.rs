@@ -18,6 +18,10 @@ use crate::store::Keys;
 use crate::table::check;
 use overlay::{Laid, Overlay};
 
+/// Keys whose lines are asked for at once, and after how many others get the processor: some 50 us.
+const ABREAST: usize = 64;
+const GIVE_WAY: usize = 512;
+
 pub struct View {
     snapshot: Arc<Snapshot>,
     overlays: Vec<Overlay>,
@@ -56,10 +60,11 @@ impl View {
             }
         }
         let _applying = self.applying();
-        let keys = delta.iter().map(|change| match change {
-            Change::Row(key, _) | Change::Gone(key) => (table, *key),
-        });
-        self.check_room(keys)?;
+        let mut new = vec![0; self.overlays.len()];
+        for Change::Row(key, _) | Change::Gone(key) in delta {
+            new[table] += usize::from(!self.overlays[table].has(mix(*key)));
+        }
+        self.check_room(&new)?;
         for change in delta {
             match change {
                 Change::Row(key, row) => self.lay(table, *key, &row.values),
@@ -77,19 +82,22 @@ impl View {
             check("values", block.dim, dim)?;
         }
         let _applying = self.applying();
-        fn keys<'a>(block: &Block<'a>) -> impl Iterator<Item = (usize, u64)> + use<'a> {
-            let table = block.table;
-            let all = block.keys().chain(block.gone());
-            all.map(move |key| (table, key))
+        let mut new = vec![0; self.overlays.len()];
+        for block in blocks {
+            let overlay = &self.overlays[block.table];
+            abreast(overlay, block.keys().chain(block.gone()), |hash, _| {
+                new[block.table] += usize::from(!overlay.has(hash));
+            });
         }
-        self.check_room(blocks.iter().flat_map(keys))?;
+        self.check_room(&new)?;
         let mut row = vec![];
         for block in blocks {
+            let overlay = &self.overlays[block.table];
             row.resize(block.dim, 0.0);
-            for (number, key) in block.keys().enumerate() {
+            abreast(overlay, block.keys(), |hash, number| {
                 block.load(number, &mut row);
-                self.lay(block.table, key, &row);
-            }
+                overlay.lay(&mut overlay.writer(), hash, Some(&row));
+            });
             block.gone().for_each(|key| self.bury(block.table, key));
         }
         Ok(())
@@ -99,14 +107,10 @@ impl View {
         self.applying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what is not laid over yet of these (table, key) fits.
-    fn check_room(&self, keys: impl Iterator<Item = (usize, u64)>) -> Result<()> {
-        let mut new = vec![0; self.overlays.len()];
-        for (table, key) in keys {
-            new[table] += usize::from(!self.overlays[table].has(mix(key)));
-        }
+    /// Whether so many more rows of each table fit.
+    fn check_room(&self, new: &[usize]) -> Result<()> {
         for (table, (overlay, new)) in self.overlays.iter().zip(new).enumerate() {
-            if new > overlay.room(&overlay.writer()) {
+            if *new > overlay.room(&overlay.writer()) {
                 return Err(ArtefactError::OverlayFull {
                     table: self.snapshot.tables()[table].name.clone(),
                     rows: overlay.capacity() as u64,
@@ -196,6 +200,31 @@ impl View {
 pub(crate) enum Place {
     Over(u32),
     Below(Found),
+}
+
+/// Hashes and numbers of keys, in order, whose lines were asked for some at a time. Between these whoever else waits for
+/// the processor gets it: a delta of many rows is no pause for requests.
+fn abreast(overlay: &Overlay, keys: impl Iterator<Item = u64>, mut work: impl FnMut(u64, usize)) {
+    let (mut keys, mut number) = (keys.map(mix), 0);
+    let mut hashes = [0; ABREAST];
+    loop {
+        let mut count = 0;
+        for (place, hash) in hashes.iter_mut().zip(&mut keys) {
+            *place = hash;
+            count += 1;
+        }
+        overlay.ask_for(&hashes[..count]);
+        for hash in &hashes[..count] {
+            work(*hash, number);
+            number += 1;
+        }
+        if count < ABREAST {
+            return;
+        }
+        if number % GIVE_WAY == 0 {
+            std::thread::yield_now();
+        }
+    }
 }
 
 impl Rows for View {

@@ -92,6 +92,19 @@ impl Overlay {
         prefetch(&self.index()[self.home(hash)]);
     }
 
+    /// Asks for what `find` and `lay` will touch of these hashes, all at once: index first, then the rows listed there.
+    pub fn ask_for(&self, hashes: &[u64]) {
+        hashes.iter().for_each(|hash| self.prefetch(*hash));
+        for hash in hashes {
+            let entry = self.index()[self.home(*hash)].load(Ordering::Acquire);
+            if entry != 0 {
+                let row = self.row((entry as u32 - 1) as usize).as_ptr_range();
+                prefetch(row.start);
+                prefetch(row.end.wrapping_sub(1));
+            }
+        }
+    }
+
     /// The row of a hash, or the empty place where it would be listed.
     #[inline(always)]
     fn find(&self, hash: u64) -> std::result::Result<&[AtomicU32], usize> {

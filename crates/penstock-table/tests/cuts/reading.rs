@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use penstock_table::disk::simulated::SimulatedDisk;
 use penstock_table::disk::{Disk, Folder};
 use penstock_table::{
-    Admission, Bag, Change, Checkpoints, Dtype, Pooling, RowParts, Snapshot, Store, View,
+    Admission, Bag, Change, Checkpoints, Dtype, Nearing, Pooling, RowParts, Snapshot, Store, View,
     prepare_snapshot,
 };
 
@@ -39,6 +39,45 @@ fn a_real_folder_holds_checkpoints_and_snapshots() {
     assert_eq!(open.commit(&mut live).unwrap(), 3000);
     let snapshot = Snapshot::open(&path.join("serving"), Some((&live, "plan"))).unwrap();
     same_values(&live, |keys, out| snapshot.lookup(1, keys, out).unwrap());
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn rows_that_are_brought_near_read_as_before_and_no_reader_waits() {
+    let (path, disk) = folder("near");
+    let mut live = grown(config(), 300_000);
+    let open = prepare_snapshot(&disk, "serving", "plan", &mut live, 1 << 20).unwrap();
+    open.commit(&mut live).unwrap();
+    let snapshot = Arc::new(Snapshot::open(&path.join("serving"), None).unwrap());
+    let length = std::fs::metadata(path.join("serving")).unwrap().len();
+    assert!(
+        Nearing::begin(&snapshot, Some(length - 1)).is_none(),
+        "it takes more than it may"
+    );
+    let same = || same_values(&live, |keys, out| snapshot.lookup(1, keys, out).unwrap());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                same();
+            }
+        });
+        let (mut nearing, mut steps) = (Nearing::begin(&snapshot, None), 0);
+        while let Some(under_way) = nearing {
+            assert_eq!(snapshot.near_bytes(), 0);
+            nearing = under_way.step();
+            steps += 1;
+        }
+        assert_eq!(steps, length.div_ceil(1 << 20));
+        same();
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(snapshot.near_bytes() >= length);
+    snapshot.verify().unwrap();
+    assert!(
+        Nearing::begin(&snapshot, None).is_none(),
+        "it was brought near before"
+    );
     std::fs::remove_dir_all(path).unwrap();
 }
 

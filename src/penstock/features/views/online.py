@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -33,8 +32,7 @@ class Stored(NamedTuple):
     position: str
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(NamedTuple):
     """What was read of a view: a row for each key asked for. `as_of_us`: int64, as of when each row is."""
 
     rows: pa.RecordBatch
