@@ -34,6 +34,13 @@ def no_registry_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> Iterato
             os.environ[name] = value
 
 
+@pytest.fixture
+def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test pushes is seen by no other."""
+    for name, folder in {"HOME": "home", "REGISTRY": "registry", "MODEL_CACHE": "cache"}.items():
+        monkeypatch.setenv(f"PENSTOCK_{name}", str(tmp_path / folder))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Soak tests run only when asked for by `-m soak`."""
     if "soak" in (config.option.markexpr or ""):

@@ -152,8 +152,8 @@ class Guards(Part):
 class Room(Part):
     """What each version of a model may take. `timeout_ms`: the deadline of requests that bring none.
 
-    `rows_mb`: mapped rows of at most so much are brought into memory, where look-ups are faster; "auto": of half of what
-    is free, and none where `limits.memory_mb` bounds what models hold.
+    `rows_mb`: mapped rows of at most so much are brought into memory, where look-ups are faster; "auto": of half of
+    what is free, and none where `limits.memory_mb` bounds what models hold.
     """
 
     concurrency: Positive = 1

@@ -10,7 +10,7 @@ from .settings import Settings
 
 def is_away(error: Any) -> bool:
     """Whether brokers are not there, or not yet again: it may work a moment later."""
-    return error.code() in _away()
+    return error.code() in _away() or bool(error.retriable())
 
 
 def as_fault(error: Any, topic: str, doing: str, settings: Settings) -> faults.StreamError:
@@ -34,6 +34,8 @@ def _away() -> set[int]:
         codes._RESOLVE,
         # The client gave up a connection that this waited on, for one to the broker that came back.
         codes._DESTROY,
+        getattr(codes, "_DESTROY_BROKER", codes._DESTROY),  # librdkafka 2.12
+        codes._NODE_UPDATE,
         codes._WAIT_COORD,
         # The topic was there when it was opened: who leads it is not known yet, or again.
         codes._UNKNOWN_PARTITION,

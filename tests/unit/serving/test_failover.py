@@ -88,13 +88,8 @@ def test_a_damaged_version_gives_way_to_the_one_that_was_live_before(
 
 
 def test_a_damaged_copy_of_the_registrys_is_fetched_anew_and_takes_its_place(
-    control: Callable[[str], Control],
-    trained: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    fresh: pl.DataFrame,
+    own_registry: None, control: Callable[[str], Control], trained: Path, fresh: pl.DataFrame
 ) -> None:
-    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
     registry = Registry()
     pushed = registry.push(trained / "wide_deep", "m", aliases=["live"])
     hosted = control('[models.m.versions]\n1 = "models:/m@live"\n')
@@ -110,9 +105,8 @@ def test_a_damaged_copy_of_the_registrys_is_fetched_anew_and_takes_its_place(
 
 
 def test_what_runs_is_leased_so_that_gc_spares_it(
-    control: Callable[[str], Control], trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    own_registry: None, control: Callable[[str], Control], trained: Path
 ) -> None:
-    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
     registry = Registry()
     registry.push(trained / "wide_deep", "leased")
     hosted = control('[models.m.versions]\n1 = "models:/leased/1"\n')

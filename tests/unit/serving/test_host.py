@@ -238,7 +238,8 @@ def test_every_answered_row_is_in_the_topic_though_the_host_is_killed(
     from penstock.streams import open_topic
 
     host = serve(
-        versions(trained, "gbdt") + '\n[impressions]\ntopic = "log:impressions?partitions=2"\ndeny = ["title"]\n'
+        versions(trained, "gbdt")
+        + '\n[impressions]\ntopic = "log:impressions?partitions=2"\ntick_ms = 5\ndeny = ["title"]\n'
     )
     url, _ = host.ready()
     status = host.config.parent / ".penstock-serve" / "serving" / "status.json"

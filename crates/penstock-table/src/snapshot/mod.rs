@@ -1,6 +1,7 @@
 //! Serving snapshots: the values of a store's rows in one mapped file (ADR 0032). `write.rs` takes one; `read.rs` and
 //! `table.rs` open it, `find.rs` and `pool.rs` look keys up, `near.rs` brings it into memory.
 
+mod bytes;
 mod find;
 mod lookups;
 mod near;
@@ -18,6 +19,7 @@ use crate::disk::Disk;
 use crate::hash::BUCKET_BITS;
 use crate::store::Store;
 
+use bytes::{Bytes, Map};
 pub(crate) use find::Found;
 pub use near::Nearing;
 pub(crate) use pool::{Served, pool_served};
@@ -110,6 +112,6 @@ impl Snapshot {
         let source = disk.open(name).map_err(io(name, "opening it"))?;
         let mut bytes = vec![0; source.bytes() as usize];
         source.read(0, &mut bytes).map_err(io(name, "reading it"))?;
-        Snapshot::of(name, read::Bytes::of(read::Map::Held(bytes)), store)
+        Snapshot::of(name, Bytes::of(Map::Held(bytes)), store)
     }
 }

@@ -4,9 +4,10 @@
 //! machine for two of them. Both places hold the same bytes, and readers see one or the other: nobody waits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Snapshot;
-use super::read::Map;
+use super::bytes::Map;
 use crate::memory::{Mapping, available};
 
 /// Copied at a time: the better part of a millisecond, with the pages that the system has to clear.
@@ -21,12 +22,14 @@ pub struct Nearing {
 
 impl Nearing {
     /// `most`: bytes that it may take; None: half of what the system could give now. None where the snapshot stays where it
-    /// is, or was brought near before.
+    /// is, is on its way, or was brought near before.
     pub fn begin(snapshot: &Arc<Snapshot>, most: Option<u64>) -> Option<Nearing> {
         let bytes = &snapshot.bytes;
-        let mapped = matches!(bytes.map, Map::Mapped(_)) && bytes.near.get().is_none();
-        let most = most.unwrap_or_else(|| available() / 2);
-        if !mapped || bytes.len() as u64 > most {
+        let far = matches!(bytes.map, Map::Mapped(_)) && bytes.near.get().is_none();
+        if !far || bytes.len() as u64 > most.unwrap_or_else(|| available() / 2) {
+            return None;
+        }
+        if bytes.coming.swap(true, Ordering::Relaxed) {
             return None;
         }
         let to = Mapping::zeroed(bytes.len())?;

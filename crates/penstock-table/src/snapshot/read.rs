@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::bytes::{Bytes, Map};
 use super::lookups::Lookups;
 use super::table::SnapshotTable;
 use super::values_at;
@@ -14,75 +14,8 @@ use crate::artefact::{
     ArtefactError, Entry, Frame, Kind, Pairs, Result, Section, damaged, io, long,
 };
 use crate::checkpoint::{compared, identity};
-use crate::disk::Source;
 use crate::hash::{BUCKETS, unmix};
-use crate::memory::Mapping;
 use crate::store::{Keys, Store};
-
-/// Where a snapshot's bytes were found.
-pub(super) enum Map {
-    Mapped(memmap2::Mmap),
-    Held(Vec<u8>),
-}
-
-impl Map {
-    /// Gives the pages that were touched back to the system; they come again when they are touched again.
-    pub fn let_go(&self) {
-        #[cfg(unix)]
-        if let Map::Mapped(map) = self {
-            // SAFETY: the map is of a file and read-only, so that nothing is lost but time.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        }
-    }
-}
-
-/// A snapshot's bytes.
-pub(super) struct Bytes {
-    pub map: Map,
-    /// The same in memory of the process's own, once they were brought there (`near.rs`).
-    pub near: OnceLock<Mapping>,
-    length: usize,
-}
-
-impl Bytes {
-    pub fn of(map: Map) -> Bytes {
-        let length = match &map {
-            Map::Mapped(map) => map.len(),
-            Map::Held(bytes) => bytes.len(),
-        };
-        let near = OnceLock::new();
-        Bytes { map, near, length }
-    }
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    #[inline(always)]
-    fn deref(&self) -> &[u8] {
-        if let Some(near) = self.near.get() {
-            // SAFETY: it was filled to this length before it was set, and nobody writes to it since.
-            return unsafe { std::slice::from_raw_parts(near.base(), self.length) };
-        }
-        match &self.map {
-            Map::Mapped(map) => map,
-            Map::Held(bytes) => bytes,
-        }
-    }
-}
-
-impl Source for Bytes {
-    fn bytes(&self) -> u64 {
-        self.len() as u64
-    }
-
-    fn read(&self, at: u64, out: &mut [u8]) -> std::io::Result<()> {
-        let from = usize::try_from(at).ok();
-        let found = from.and_then(|at| self.get(at..)?.get(..out.len()));
-        out.copy_from_slice(found.ok_or(std::io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-}
 
 const UNKNOWN: u8 = 0;
 const SOUND: u8 = 1;
@@ -228,7 +161,21 @@ impl Snapshot {
         let place = *cursor % self.states.len().max(1);
         *cursor = (place + 1) % self.states.len().max(1);
         self.check(place)?;
+        if self.bytes.near.get().is_some() {
+            self.check_file(place)?;
+        }
         Ok(*cursor == 0)
+    }
+
+    /// Verifies a section where it was mapped, though look-ups read it elsewhere: who opens the file next would meet it.
+    fn check_file(&self, place: usize) -> Result<()> {
+        let entry = &self.frame.entries[place];
+        let section = &self.bytes.map[entry.offset as usize..][..entry.padded() as usize];
+        let verdict = self.frame.verify(entry, section);
+        if place + 1 == self.states.len() {
+            self.bytes.map.let_go();
+        }
+        verdict
     }
 
     fn check(&self, place: usize) -> Result<()> {
