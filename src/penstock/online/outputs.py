@@ -2,11 +2,14 @@
 
 After a restart the records behind the committed position are read; samples that come again and are among them are not
 appended a second time. Their identity is (id, kind, revision), and the time for ids that came back after they closed.
+Until all of them have come again, the position that is committed stays before the first that has not: whoever is killed
+meanwhile finds them as we did.
 """
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,18 +22,22 @@ _Identity = tuple[bytes, int, int, int]
 
 
 class Outputs:
-    """positions: behind what has been appended, a partition each. skipped: samples that were there already."""
+    """skipped: samples that were there already."""
 
     def __init__(self, topic: Topic, positions: dict[int, int]) -> None:
-        self.topic, self.positions = topic, positions
+        self.topic = topic
         self.skipped = self.appended = 0
+        #: Behind what has been appended, a partition each.
+        self._positions = positions
+        #: What is behind the committed positions and has not come again: with offsets, as it lies in each partition.
         self._there: set[_Identity] = set()
+        self._tails: dict[int, deque[tuple[int, _Identity]]] = {number: deque() for number in positions}
         self._ticked_ms = 0
 
     def look(self, told: Callable[[str], None]) -> None:
         """Read what a killed process appended behind the committed positions."""
         for partition in range(self.topic.partitions):
-            at, end = self.positions[partition], self.topic.end(partition)
+            at, end = self._positions[partition], self.topic.end(partition)
             while at < end:
                 try:
                     batch = self.topic.read(partition, at)
@@ -38,11 +45,22 @@ class Outputs:
                     told(f"{self.topic.name}, partition {partition}: samples were trimmed before a restart saw them")
                     at = error.start
                     continue
-                self._there.update(filter(None, map(_identity, (record.value for record in batch.records))))
+                found = ((record.offset, _identity(record.value)) for record in batch.records)
+                self._tails[partition].extend((offset, identity) for offset, identity in found if identity)
                 if batch.next == at:
                     break
                 at = batch.next
-            self.positions[partition] = max(at, self.positions[partition])
+            self._positions[partition] = max(at, self._positions[partition])
+            self._there.update(identity for _, identity in self._tails[partition])
+
+    def positions(self, frontier_ms: int) -> dict[int, int]:
+        """To be committed with the state that has emitted everything before the frontier: restarts look from there."""
+        for tail in self._tails.values():
+            while tail and (tail[0][1] not in self._there or tail[0][1][3] < frontier_ms):
+                # What is before the frontier and has not come again will not: it was made of records that are gone.
+                self._there.discard(tail.popleft()[1])
+        first = {partition: tail[0][0] for partition, tail in self._tails.items() if tail}
+        return {**self._positions, **first}
 
     @property
     def unmatched(self) -> int:
@@ -79,11 +97,11 @@ class Outputs:
         value = json.dumps({"_tick_ms": frontier_ms}).encode()
         for partition in range(self.topic.partitions):
             done = self.topic.append([value], times_ms=[frontier_ms], partition=partition, ack="written")
-            self.positions.update(done)
+            self._positions.update(done)
         self._ticked_ms = frontier_ms
 
     def _append(self, values: list[bytes], keys: list[bytes], times_ms: list[int]) -> None:
-        self.positions.update(self.topic.append(values, keys=keys, times_ms=times_ms, ack="written"))
+        self._positions.update(self.topic.append(values, keys=keys, times_ms=times_ms, ack="written"))
 
 
 def _identity(value: bytes) -> _Identity | None:

@@ -186,7 +186,7 @@ class Runner:
             "frontier_ms": frontier,
             "terms": self.file.terms.fingerprint,
             "inputs": saved(inputs.partitions),
-            "outputs": {str(number): offset for number, offset in outputs.positions.items()},
+            "outputs": {str(number): offset for number, offset in outputs.positions(frontier).items()},
             "counts": dict(self.counts),
         }
 
