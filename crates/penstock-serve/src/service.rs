@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::model::Position;
 use crate::tensor::{Tensor, TensorSpec};
 
 /// What came with a request to be told apart and followed by: echoed in replies and logs.
@@ -49,7 +48,31 @@ pub struct Request {
 pub struct Fetched {
     /// The keys it was looked up by that the model itself does not read.
     pub aside: Vec<Tensor>,
-    pub notes: Vec<crate::fleet::ViewNote>,
+    pub notes: Vec<ViewNote>,
+}
+
+/// What was read of a view, for the sample log: served features can be worked out again from it.
+#[derive(Debug)]
+pub struct ViewNote {
+    pub view: String,
+    /// How far into its source the store was, as JSON.
+    pub at: String,
+    /// As of when each row is, in microseconds; one stands for all.
+    pub as_of_us: Vec<i64>,
+}
+
+impl ViewNote {
+    pub fn as_of_us(&self, row: usize) -> i64 {
+        let at = if self.as_of_us.len() == 1 { 0 } else { row };
+        self.as_of_us.get(at).copied().unwrap_or_default()
+    }
+}
+
+/// Where in a chain something stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub generation: u64,
+    pub sequence: u64,
 }
 
 /// Where a request's time went.

@@ -49,7 +49,7 @@ pub use engine::{Engine, Runner, Stop};
 use entry::Entry;
 use hub::Hub;
 use markers::Markers;
-pub use views::{Note as ViewNote, ViewsSpec};
+pub use views::ViewsSpec;
 
 use crate::model::Model;
 

@@ -10,7 +10,7 @@ use penstock_views::{Found, Keys, Store, View};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, Kind, Result};
-use crate::service::{Fetched, Request};
+use crate::service::{Fetched, Request, ViewNote};
 use crate::tensor::{Data, Tensor, TensorSpec, Texts};
 
 /// How large an LMDB file may be that is only read.
@@ -106,7 +106,7 @@ impl Views {
                     }
                 }
             }
-            notes.push(Note::of(view, found));
+            notes.push(note(view, found));
         }
         let reads = |name: &str| inputs.iter().any(|input| input.name == name);
         let is_key = |tensor: &Tensor| {
@@ -129,38 +129,21 @@ impl Views {
     }
 }
 
-/// What was read of a view, for the sample log: served features can be worked out again from it.
-#[derive(Debug)]
-pub struct Note {
-    pub view: String,
-    /// How far into its source the store was, as JSON.
-    pub at: String,
-    as_of_us: Vec<i64>,
-}
-
-impl Note {
-    fn of(view: &View, found: Found) -> Note {
-        // Of files, how many events were read says it; their names are long.
-        #[derive(Deserialize)]
-        struct OfFiles {
-            offset: u64,
-        }
-        let at = match serde_json::from_str::<OfFiles>(&found.position) {
-            Ok(files) => format!("{{\"offset\":{}}}", files.offset),
-            Err(_) if found.position.is_empty() => "{}".to_owned(),
-            Err(_) => found.position,
-        };
-        Note {
-            view: view.name.clone(),
-            at,
-            as_of_us: found.as_of_us,
-        }
+fn note(view: &View, found: Found) -> ViewNote {
+    // Of files, how many events were read says it; their names are long.
+    #[derive(Deserialize)]
+    struct OfFiles {
+        offset: u64,
     }
-
-    /// As of when a row is. A key of one row stands for all.
-    pub fn as_of_us(&self, row: usize) -> i64 {
-        let at = if self.as_of_us.len() == 1 { 0 } else { row };
-        self.as_of_us.get(at).copied().unwrap_or_default()
+    let at = match serde_json::from_str::<OfFiles>(&found.position) {
+        Ok(files) => format!("{{\"offset\":{}}}", files.offset),
+        Err(_) if found.position.is_empty() => "{}".to_owned(),
+        Err(_) => found.position,
+    };
+    ViewNote {
+        view: view.name.clone(),
+        at,
+        as_of_us: found.as_of_us,
     }
 }
 

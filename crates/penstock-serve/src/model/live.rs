@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use penstock_table::delta::{Block, Content, Record, Weight};
 
 use crate::error::{Fault, Kind, Result};
+pub use crate::service::Position;
 
 /// How a model follows its chain.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -23,13 +24,6 @@ pub struct Following {
     pub overlay_bytes: u64,
     /// Further behind, the host is not ready.
     pub max_lag_s: f64,
-}
-
-/// Where in a chain something stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    pub generation: u64,
-    pub sequence: u64,
 }
 
 /// What deltas are laid over: one side's, or what both sides share beneath.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Sample;
-use crate::service::Request;
+use crate::service::{Request, ViewNote};
 use crate::tensor::{Data, Tensor};
 
 /// Adds a line for each row. `deny`: inputs that are left out.
@@ -77,7 +77,7 @@ pub fn write_rows(
 }
 
 /// What was read of each view: how far into its source the store was, and as of when the row is.
-fn views(buffer: &mut Vec<u8>, notes: &[crate::fleet::ViewNote], row: usize) {
+fn views(buffer: &mut Vec<u8>, notes: &[ViewNote], row: usize) {
     buffer.extend_from_slice(b",\"views\":{");
     for (number, note) in notes.iter().enumerate() {
         if number > 0 {

@@ -640,3 +640,37 @@ fn a_coding_is_used_where_it_was_asked_for() {
         b"abc"
     );
 }
+
+/// Decoders and the seam are compiled alone to be fuzzed, and know neither the doors nor what is behind them.
+#[test]
+fn decoders_know_nothing_of_the_rest_of_the_host() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = ["error.rs", "service.rs", "tensor.rs"]
+        .map(|file| source.join(file))
+        .to_vec();
+    for folder in ["wire", "wire/json"] {
+        let found = std::fs::read_dir(source.join(folder)).unwrap();
+        files.extend(
+            found
+                .map(|file| file.unwrap().path())
+                .filter(|path| path.is_file()),
+        );
+    }
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        for (_, rest) in text
+            .match_indices("crate::")
+            .map(|(at, _)| text.split_at(at + 7))
+        {
+            let known = ["error", "service", "tensor", "wire"]
+                .iter()
+                .any(|name| rest.starts_with(name));
+            assert!(
+                known,
+                "{}: crate::{}",
+                file.display(),
+                &rest[..rest.len().min(20)]
+            );
+        }
+    }
+}
