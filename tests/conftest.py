@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .webhooks import Webhook
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -32,6 +34,12 @@ def no_registry_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> Iterato
             del os.environ[name]
         else:
             os.environ[name] = value
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as heard:
+        yield heard
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
