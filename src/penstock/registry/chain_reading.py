@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from penstock import native
 from penstock.registry.chain_records import Assembler, Base, Begin, Broken, ChainError, ChainHead, Unsound, Whole
-from penstock.streams import Record, RecordsLost, Topic
+from penstock.streams import Record, RecordsLost, Tail, Topic
 
 Keys = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
@@ -155,6 +155,22 @@ def read(
                 raise Gap(f"chain of '{name}': {said} {at}", _KEEPS, "CHAIN006")
             head, floor = here, max(floor, here.generation)
             yield _delta(found)
+
+
+class ChainTail:
+    """Each `read` gives the deltas of a chain that were committed since the one before, of whatever generation.
+
+    For who looks on: what is to be applied, `Standing` says.
+    """
+
+    def __init__(self, topic: Topic, model: str) -> None:
+        self._tail = Tail(topic, [topic.partition_of(model.encode())])
+        self._assembler = Assembler(model)
+
+    def read(self, wait_s: float = 0.0) -> list[Whole]:
+        """Raises `Unsound`, and what `Topic.read` raises. wait_s: how long at most for a first record."""
+        found = (self._assembler.take(record) for _, record in self._tail.read(wait_s))
+        return [one for one in found if isinstance(one, Whole)]
 
 
 def newest_base(topic: Topic, model: str) -> Base | None:

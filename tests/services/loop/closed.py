@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from penstock.registry import chain
 from penstock.streams import StreamError, Topic, open_topic
 
 START_S = 120.0
@@ -358,18 +359,13 @@ def click(topic: Topic, clicks: Sequence[tuple[str, int]]) -> None:
 # --- what came of it ---
 
 
-def records(address: str, *, ticks: bool = False) -> list[dict[str, Any]]:
+def records(address: str) -> list[dict[str, Any]]:
     """All that is in a topic of JSON records; ticks are left out."""
     found: list[dict[str, Any]] = []
     with open_topic(address, create=False) as topic:
         for partition in range(topic.partitions):
-            at = topic.start(partition)
-            while at < topic.end(partition):
-                batch = topic.read(partition, at, wait_s=0.5)
-                if batch.next == at:  # behind the last is an open transaction
-                    break
-                found += [json.loads(r.value) for r in batch.records if ticks or b'"_tick_ms"' not in r.value[:12]]
-                at = batch.next
+            there = chain.records(topic, partition, topic.start(partition), None)
+            found += [json.loads(r.value) for r in there if b'"_tick_ms"' not in r.value[:12]]
     return found
 
 
