@@ -197,12 +197,8 @@ def cases(found: list[dict[str, float]]) -> dict[str, float]:
 
 def measured(folder: Path, name: str, broker: Broker | None, rounds: int, seconds: float) -> dict[str, list[float]]:
     base = f"log:{folder}" if broker is None else broker.address
-    loop = Loop(folder, "lr", base, Pace(host_ticks_ms=50, feedback_ticks="50ms", commit="100ms"))
-    loop.start()
-    try:
+    with Loop(folder, "lr", base, Pace(host_ticks_ms=50, feedback_ticks="50ms", commit="100ms")) as loop:
         found, rate = slices(loop, rounds, seconds)
-    finally:
-        loop.kill()
     told: dict[str, list[float]] = {}
     for each in found:
         for case, value in cases(each).items():
