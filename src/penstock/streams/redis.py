@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -31,8 +31,8 @@ _TRIM_EVERY_S = 10.0
 _PAUSES_S = (0.05, 1.0)
 #: A server that says nothing for so long is asked again; it knows an append that it has done.
 _ANSWER_S = 30.0
-#: For a connection and its handshake; and for an answer without TLS, where that did not come about.
-_CONNECT_S, _PLAIN_S = 5.0, 1.0
+#: What says nothing to a TLS handshake for so long is asked without TLS.
+_HANDSHAKE_S = 1.0
 
 #: KEYS stream, state, producer; ARGV the append's number, seconds to remember it, then for each record key flag, key,
 #: value, time. Returns the offset after the last. An append that is told twice is done once.
@@ -77,7 +77,7 @@ class RedisTopic(Topic):
         self._client: Any = redis.Redis.from_url(
             f"{server}/{settings.db}",
             socket_timeout=min(_ANSWER_S, settings.timeout_s),
-            socket_connect_timeout=_CONNECT_S,
+            socket_connect_timeout=5.0,
             retry=None,
             protocol=2,
             **trusted,
@@ -307,6 +307,9 @@ class RedisTopic(Topic):
 
     def _look_at_settings(self) -> None:
         """Reads what Redis does against loss. Where it does not say, `durability` says that."""
+        if self._tls_at is not None and _is_without_tls(*self._tls_at):
+            hint = "redis:// is without TLS; or name the port where that Redis speaks it (tls-port)"
+            raise faults.refused(self.name, "connecting", "what answers there does not speak TLS", hint)
         persistence = self._client.info("persistence")
         if persistence.get("loading"):  # it says other things of itself until it is done
             raise self._redis.BusyLoadingError("it is reading what it kept")
@@ -366,9 +369,6 @@ class RedisTopic(Topic):
                 if said := _distrust(error):  # waiting makes no certificate better
                     hint = "?ca=FILE names the authority that signed it"
                     raise faults.refused(self.name, doing, said, hint) from None
-                if self._tls_at is not None and (_is_no_tls(error) or _answers_plainly(*self._tls_at)):
-                    hint = "redis:// is without TLS; or name the port where that Redis speaks it (tls-port)"
-                    raise faults.refused(self.name, doing, "what answers there does not speak TLS", hint) from None
                 away, waited_s = True, time.monotonic() - started
                 if waited_s + pause_s > self.settings.timeout_s:
                     raise faults.Unreachable(self.name, doing, waited_s, str(error)) from None
@@ -378,28 +378,38 @@ class RedisTopic(Topic):
                 raise faults.refused(self.name, doing, str(error)) from None
 
 
-def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _distrust(error: BaseException) -> str:
+def _distrust(error: BaseException | None) -> str:
     """What is wrong with the server's certificate, if that is what lies behind an error."""
-    found = (each for each in _behind(error) if isinstance(each, ssl.SSLCertVerificationError))
-    return next((f"its certificate is not trusted: {each.verify_message}" for each in found), "")
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {error.verify_message}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
-def _is_no_tls(error: BaseException) -> bool:
-    """Whether something came in the handshake that TLS does not begin with."""
-    return any(isinstance(each, ssl.SSLError) and each.reason == "WRONG_VERSION_NUMBER" for each in _behind(error))
+def _is_without_tls(host: str, port: int) -> bool:
+    """Whether something is there that does not speak TLS. The client would wait for it, and try again and again.
+
+    A Redis without TLS takes a handshake for half a command and waits for the rest. Who it is that does speak it, the
+    client looks at later.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), _HANDSHAKE_S) as plain:
+            context.wrap_socket(plain, server_hostname=host).close()
+        return False
+    except ssl.SSLError as error:
+        return error.reason == "WRONG_VERSION_NUMBER"
+    except TimeoutError:
+        return _answers_plainly(host, port)
+    except OSError:
+        return False
 
 
 def _answers_plainly(host: str, port: int) -> bool:
-    """Whether a Redis without TLS is there: it takes a handshake for half a command, and waits for the rest."""
     try:
-        with socket.create_connection((host, port), _PLAIN_S) as there:
+        with socket.create_connection((host, port), _HANDSHAKE_S) as there:
             there.sendall(b"PING\r\n")
             return there.recv(1) in (b"+", b"-")
     except OSError:
