@@ -9,8 +9,6 @@ times are found.
 from __future__ import annotations
 
 import secrets
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from . import faults
+from .redis_tls import distrust, is_without_tls
 from .settings import Settings, check_group
 from .topic import Ack, Batch, Record, Topic
 
@@ -31,8 +30,6 @@ _TRIM_EVERY_S = 10.0
 _PAUSES_S = (0.05, 1.0)
 #: A server that says nothing for so long is asked again; it knows an append that it has done.
 _ANSWER_S = 30.0
-#: What says nothing to a TLS handshake for so long is asked without TLS.
-_HANDSHAKE_S = 1.0
 
 #: KEYS stream, state, producer; ARGV the append's number, seconds to remember it, then for each record key flag, key,
 #: value, time. Returns the offset after the last. An append that is told twice is done once.
@@ -307,7 +304,7 @@ class RedisTopic(Topic):
 
     def _look_at_settings(self) -> None:
         """Reads what Redis does against loss. Where it does not say, `durability` says that."""
-        if self._tls_at is not None and _is_without_tls(*self._tls_at):
+        if self._tls_at is not None and is_without_tls(*self._tls_at):
             hint = "redis:// is without TLS; or name the port where that Redis speaks it (tls-port)"
             raise faults.refused(self.name, "connecting", "what answers there does not speak TLS", hint)
         persistence = self._client.info("persistence")
@@ -366,7 +363,7 @@ class RedisTopic(Topic):
             except (self._redis.exceptions.AuthenticationError, self._redis.exceptions.AuthorizationError) as error:
                 raise faults.refused(self.name, doing, str(error)) from None
             except gone as error:
-                if said := _distrust(error):  # waiting makes no certificate better
+                if said := distrust(error):  # waiting makes no certificate better
                     hint = "?ca=FILE names the authority that signed it"
                     raise faults.refused(self.name, doing, said, hint) from None
                 away, waited_s = True, time.monotonic() - started
@@ -376,44 +373,6 @@ class RedisTopic(Topic):
                 pause_s = min(2 * pause_s, _PAUSES_S[1])
             except self._redis.RedisError as error:
                 raise faults.refused(self.name, doing, str(error)) from None
-
-
-def _distrust(error: BaseException | None) -> str:
-    """What is wrong with the server's certificate, if that is what lies behind an error."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {error.verify_message}"
-        error = error.__cause__ or error.__context__
-    return ""
-
-
-def _is_without_tls(host: str, port: int) -> bool:
-    """Whether something is there that does not speak TLS. The client would wait for it, and try again and again.
-
-    A Redis without TLS takes a handshake for half a command and waits for the rest. Who it is that does speak it, the
-    client looks at later.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        with socket.create_connection((host, port), _HANDSHAKE_S) as plain:
-            context.wrap_socket(plain, server_hostname=host).close()
-        return False
-    except ssl.SSLError as error:
-        return error.reason == "WRONG_VERSION_NUMBER"
-    except TimeoutError:
-        return _answers_plainly(host, port)
-    except OSError:
-        return False
-
-
-def _answers_plainly(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), _HANDSHAKE_S) as there:
-            there.sendall(b"PING\r\n")
-            return there.recv(1) in (b"+", b"-")
-    except OSError:
-        return False
 
 
 def _offset(entry: Any) -> int:

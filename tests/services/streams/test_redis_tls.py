@@ -83,7 +83,7 @@ def replies() -> Iterator[Callable[[bytes], int]]:
 def test_what_does_not_speak_tls_is_told_soon(
     redis: Broker, replies: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.streams.redis._HANDSHAKE_S", 0.2)  # a plain Redis waits for more of a handshake
+    monkeypatch.setattr("penstock.streams.redis_tls._HANDSHAKE_S", 0.2)  # a plain Redis waits for more of a handshake
     for port in (redis.port, replies(b"HTTP/1.1 400 Bad Request\r\n\r\n")):
         with pytest.raises(StreamError, match=rf"STRM020 rediss://127.0.0.1:{port}/clicks: .*not speak TLS") as refused:
             open_topic(f"rediss://127.0.0.1:{port}/clicks")  # it would try for two minutes
