@@ -27,8 +27,9 @@ from typing import Any
 import harness
 import numpy as np
 
-from penstock.registry.chain_records import Assembler, Whole
-from penstock.streams import Topic, open_topic
+from penstock.demo.freshness import corrections
+from penstock.registry.chain_reading import ChainTail
+from penstock.streams import Tail, Topic, open_topic
 
 sys.path.insert(0, str(harness.HERE.parent / "tests"))
 from services.loop.closed import RATE, START_S, Asker, Loop, Pace, Visitors, click
@@ -79,27 +80,18 @@ class Tails:
 
     def _watch_samples(self) -> None:
         with open_topic(self.loop.samples) as topic:
-            at = topic.start(0)
+            tail = Tail(topic)
             while not self._over.is_set():
-                batch = topic.read(0, at, wait_s=0.02)
-                now, at = time.time(), batch.next
-                for record in batch.records:
-                    self.events += bool(record.key)
-                    if record.key and record.key.startswith(b"probe") and b'"correction"' in record.value:
-                        self.samples[record.key.decode()] = (record.offset, now)
+                found, now = tail.read(wait_s=0.02), time.time()
+                self.events += sum(bool(record.key) for _, record in found)
+                self.samples |= {id: (offset, now) for id, _, offset in corrections(found) if id.startswith("probe")}
 
     def _watch_chain(self) -> None:
-        assembler = Assembler("m")
         with open_topic(self.loop.chain) as topic:
-            at = topic.start(0)
+            tail = ChainTail(topic, "m")
             while not self._over.is_set():
-                batch = topic.read(0, at, wait_s=0.02)
-                now, at = time.time(), batch.next
-                for record in batch.records:
-                    found = assembler.take(record)
-                    if isinstance(found, Whole):
-                        reached = int(found.more["positions"]["samples"]["0"])
-                        self.deltas.append(((found.generation, found.to), reached, now))
+                found, now = tail.read(wait_s=0.02), time.time()
+                self.deltas += [((delta.generation, delta.to), delta.learnt("samples")[0], now) for delta in found]
 
     def wait_for_deltas(self) -> None:
         ends = time.monotonic() + START_S
@@ -205,12 +197,8 @@ def cases(found: list[dict[str, float]]) -> dict[str, float]:
 
 def measured(folder: Path, name: str, broker: Broker | None, rounds: int, seconds: float) -> dict[str, list[float]]:
     base = f"log:{folder}" if broker is None else broker.address
-    loop = Loop(folder, "lr", base, Pace(host_ticks_ms=50, feedback_ticks="50ms", commit="100ms"))
-    loop.start()
-    try:
+    with Loop(folder, "lr", base, Pace(host_ticks_ms=50, feedback_ticks="50ms", commit="100ms")) as loop:
         found, rate = slices(loop, rounds, seconds)
-    finally:
-        loop.kill()
     told: dict[str, list[float]] = {}
     for each in found:
         for case, value in cases(each).items():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .webhooks import Webhook
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -39,6 +41,12 @@ def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test pushes is seen by no other."""
     for name, folder in {"HOME": "home", "REGISTRY": "registry", "MODEL_CACHE": "cache"}.items():
         monkeypatch.setenv(f"PENSTOCK_{name}", str(tmp_path / folder))
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as heard:
+        yield heard
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ import polars as pl
 import pytest
 
 from penstock.streams import open_topic
+
+from ..webhooks import Webhook
 
 FEATURES = """<features xmlns="urn:penstock:features:1" name="live" seed="3">
   <slot name="user" id="1" fn="hash" from="user"/>
@@ -76,6 +79,12 @@ def penstock(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def run(path: Path, *more: str) -> subprocess.Popen[str]:
@@ -158,12 +167,14 @@ def test_killed_at_any_instant_every_sample_has_acted_once(place: Path) -> None:
     assert consumed_too == consumed and one == other
 
 
-def test_a_stopped_trainer_that_was_taken_over_writes_nothing_more_and_says_why(place: Path) -> None:
-    path = settings(place, "fenced")
+def test_a_stopped_trainer_that_was_taken_over_writes_nothing_more_and_says_why(place: Path, webhook: Webhook) -> None:
+    webhook.metrics = f"127.0.0.1:{free_port()}"
+    path = settings(place, "fenced", f"webhook = '{webhook.address}'\nlisten = '{webhook.metrics}'\n")
     old = run(path)
     with until(old) as deadline:
         while not newest_cut(place, "fenced") and time.monotonic() < deadline:
             time.sleep(0.01)
+        path = settings(place, "fenced")  # the others would find its port taken
         second = run(path)
         said = second.communicate(timeout=60)[0]
         assert second.returncode == 2 and "LIVE010" in said and "--take-over" in said
@@ -177,6 +188,9 @@ def test_a_stopped_trainer_that_was_taken_over_writes_nothing_more_and_says_why(
             old.send_signal(signal.SIGCONT)
             out, told = old.communicate(timeout=60)
             assert old.returncode == 1 and "LIVE011" in out and "generation 2" in out, (out, told)
+            (alert,) = webhook.of("fenced")
+            assert "LIVE011" in alert["message"] and "ALERT fenced: LIVE011" in told
+            assert 'penstock_online_alerts_total{model="fenced",of="fenced"} 1\n' in alert["metrics"]
             assert {cut: cut.stat().st_mtime_ns for cut in place.glob("fenced-cuts/gen-000001/*")} == written
             done, _ = ended(new)
             assert done["generation"] == 2

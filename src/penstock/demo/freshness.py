@@ -7,10 +7,21 @@ sequence) covers the click: its delta was learnt from the sample topic beyond th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from threading import Lock
 
+from penstock.streams import Record
+
 Position = tuple[int, int]
+
+
+def corrections(found: Iterable[tuple[int, Record]]) -> list[tuple[str, int, int]]:
+    """Of records of a topic of samples, by partition: what feedback became. Id, partition, offset."""
+    return [
+        (record.key.decode(), partition, record.offset)
+        for partition, record in found
+        if record.key and b'"_kind":"correction"' in record.value
+    ]
 
 
 class Freshness:

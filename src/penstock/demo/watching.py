@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import threading
 import time
@@ -12,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from penstock.demo.freshness import Freshness, Position
+from penstock.demo.freshness import Freshness, Position, corrections
 from penstock.errors import PenstockError
-from penstock.registry.chain_records import Assembler, Whole
-from penstock.streams import Topic, open_topic
+from penstock.registry.chain_reading import ChainTail
+from penstock.streams import Record, Tail, open_topic
 
 LOOK_S, ASK_S = 0.05, 0.5
 #: What the trainer says of itself: rows by table, samples that were learnt from.
@@ -65,42 +64,29 @@ class Watch:
                 open_topic(f"log:{self._topics / 'samples'}", create=False) as samples,
                 open_topic(f"log:{self._topics / 'chain'}", create=False) as chain,
             ):
-                self._look_on(samples, chain)
+                self._look_on(Tail(samples), ChainTail(chain, self._model))
         except (PenstockError, OSError) as error:
             self._failed = error
 
-    def _look_on(self, samples: Topic, chain: Topic) -> None:
-        ours = chain.partition_of(self._model.encode())
-        assembler, at, asked = Assembler(self._model), 0, 0.0
-        places = dict.fromkeys(range(samples.partitions), 0)
+    def _look_on(self, samples: Tail, chain: ChainTail) -> None:
+        asked = 0.0
         while not self._over.wait(LOOK_S):
             # What a delta covers was appended before it: samples are read after deltas, and told before them.
-            batch = chain.read(ours, at)
-            deltas = [found for record in batch.records if isinstance(found := assembler.take(record), Whole)]
-            at = batch.next
-            for partition in places:
-                places[partition] = self._read(samples, partition, places[partition])
+            deltas = chain.read()
+            while found := samples.read():
+                self._count(found)
             for delta in deltas:
                 self.evicted += sum(part.gone for part in delta.records)
                 self.position = (delta.generation, delta.to)
-                learnt = delta.more["positions"].get("samples", {})
-                self._freshness.published(self.position, {int(p): offset for p, offset in learnt.items()})
+                self._freshness.published(self.position, delta.learnt("samples"))
             if time.monotonic() - asked >= ASK_S:
                 self._ask()
                 asked = time.monotonic()
 
-    def _read(self, samples: Topic, partition: int, offset: int) -> int:
-        while True:
-            batch = samples.read(partition, offset)
-            for record in batch.records:
-                if not record.key:
-                    continue  # a tick
-                self.samples += 1
-                if b'"correction"' in record.value:
-                    self._freshness.sampled(json.loads(record.value)["_id"], partition, record.offset)
-            if not batch.records:
-                return batch.next
-            offset = batch.next
+    def _count(self, found: list[tuple[int, Record]]) -> None:
+        self.samples += sum(bool(record.key) for _, record in found)  # a tick has none
+        for id_, partition, offset in corrections(found):
+            self._freshness.sampled(id_, partition, offset)
 
     def _ask(self) -> None:
         try:

@@ -24,6 +24,8 @@ from penstock.registry.chain_reading import (
     Standing,
     base_group,
     begin_group,
+    has_begun,
+    holds,
     newest_base,
     read,
     records,
@@ -33,7 +35,7 @@ from penstock.streams import Topic, TopicTrimmed
 
 __all__ = [
     "Base", "ChainError", "ChainHead", "Delta", "Fenced", "Gap", "Published", "Publisher", "Rebase", "Standing",
-    "Tracked", "Unsound", "Whole", "newest_base", "read", "records",
+    "Tracked", "Unsound", "Whole", "has_begun", "holds", "newest_base", "read", "records",
 ]  # fmt: skip
 
 #: Under this name the tables keep what changed since the last delta.

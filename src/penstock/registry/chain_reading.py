@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from penstock import native
 from penstock.registry.chain_records import Assembler, Base, Begin, Broken, ChainError, ChainHead, Unsound, Whole
-from penstock.streams import Record, Topic
+from penstock.streams import Record, RecordsLost, Tail, Topic
 
 Keys = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
@@ -156,6 +157,22 @@ def read(
             yield _delta(found)
 
 
+class ChainTail:
+    """Each `read` gives the deltas of a chain that were committed since the one before, of whatever generation.
+
+    For who looks on: what is to be applied, `Standing` says.
+    """
+
+    def __init__(self, topic: Topic, model: str) -> None:
+        self._tail = Tail(topic, [topic.partition_of(model.encode())])
+        self._assembler = Assembler(model)
+
+    def read(self, wait_s: float = 0.0) -> list[Whole]:
+        """Raises `Unsound`, and what `Topic.read` raises. wait_s: how long at most for a first record."""
+        found = (self._assembler.take(record) for _, record in self._tail.read(wait_s))
+        return [one for one in found if isinstance(one, Whole)]
+
+
 def newest_base(topic: Topic, model: str) -> Base | None:
     """The newest base that was announced and whose deltas are still kept; None where there is none."""
     partition = topic.partition_of(model.encode())
@@ -169,6 +186,28 @@ def newest_base(topic: Topic, model: str) -> Base | None:
         if found is not None:
             return found
     return found
+
+
+def has_begun(topic: Topic, model: str) -> bool:
+    """Whether any generation of the chain has written to the topic."""
+    return bool(topic.committed(begin_group(model)))
+
+
+def holds(topic: Topic, head: ChainHead, root: str, last: int) -> bool:
+    """Whether the record at the offset `last` commits the delta that leads to `head`, in a chain from the base `root`.
+
+    Offsets are a topic's own: a bundle that was carried elsewhere names those of another one.
+    """
+    partition = topic.partition_of(head.model.encode())
+    if not topic.start(partition) <= last < topic.end(partition):
+        return False
+    try:
+        found = [r for r in topic.read(partition, last, records=1).records if r.key == head.model.encode()]
+        said = [native.ChainRecord(record.value) for record in found if record.offset == last]
+    except (RecordsLost, native.DeltaFault):
+        return False
+    mark = ("commit", head.generation, head.sequence, root)
+    return any((each.kind, each.generation, each.to, each.about and each.about[2]) == mark for each in said)
 
 
 def records(topic: Topic, partition: int, offset: int, end: int | None) -> Iterator[Record]:

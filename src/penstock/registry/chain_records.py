@@ -73,6 +73,10 @@ class Whole:
     def writer(self) -> int:
         return self.mark[3]
 
+    def learnt(self, name: str) -> dict[int, int]:
+        """How far an input had been learnt from: partition -> offset of the next record."""
+        return {int(partition): int(at) for partition, at in self.more["positions"].get(name, {}).items()}
+
     @property
     def restores(self) -> ChainHead | None:
         """Of a generation's sequence 1: the cut from which it was recovered; None where it begins from its base."""

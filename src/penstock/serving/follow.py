@@ -14,7 +14,7 @@ from pathlib import Path
 from penstock import native
 from penstock.errors import PenstockError
 from penstock.registry import bundles
-from penstock.registry.chain_reading import Standing, newest_base
+from penstock.registry.chain_reading import Standing, holds, newest_base
 from penstock.registry.chain_records import Assembler, Base, Begin, Broken, ChainError, ChainHead, Whole
 from penstock.serving.config import Config, Following
 from penstock.serving.logs import log
@@ -111,16 +111,31 @@ class Follower:
     def _begin(self, handle: native.Following) -> None:
         """With a version as it was just opened: from where its bundle stands, or from a newer base."""
         assert self._topic is not None
-        said = self.bundle.manifest.get("chain") or {}
-        head = ChainHead(self.chain, int(said.get("generation", 0)), int(said.get("sequence", 0)))
-        root = str(said.get("base") or self.bundle.digest)
-        handle.stands_at(head.generation, head.sequence)
-        self._stand(head, root, int(said.get("offset", self._topic.start(self._partition))))
         base = newest_base(self._topic, self.chain)
+        head, root, offset = self._place(base)
+        handle.stands_at(head.generation, head.sequence)
+        self._stand(head, root, offset)
         self._staged = False
         if base is not None and base.head > head:
             self._take(base, handle)
         self._handle = handle
+
+    def _place(self, base: Base | None) -> tuple[ChainHead, str, int]:
+        """Where the version stands by itself: its head, what that head's generation began from, and where to read on.
+
+        As the newest base, if it is that; as its manifest says, if the topic has what that names; else it is what a
+        generation may begin from.
+        """
+        assert self._topic is not None
+        if base is not None and base.digest == self.bundle.digest:
+            return base.head, base.root, base.offset
+        said = self.bundle.manifest.get("chain", {})
+        if said.get("name") == self.chain:
+            head = ChainHead(self.chain, int(said.get("generation", 0)), int(said.get("sequence", 0)))
+            root, last = str(said.get("base", "")), int(said.get("offset", -1))
+            if holds(self._topic, head, root, last):
+                return head, root, last + 1
+        return ChainHead(self.chain, 0, 0), self.bundle.digest, self._topic.start(self._partition)
 
     def _stand(self, head: ChainHead, root: str, offset: int) -> None:
         assert self._topic is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .addresses import open_topic
 from .faults import BacklogFull, BeyondEnd, Fenced, RecordsLost, StreamError, TopicTrimmed, Unreachable
+from .tail import Tail
 from .topic import Ack, Batch, Record, Topic
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Record",
     "RecordsLost",
     "StreamError",
+    "Tail",
     "Topic",
     "TopicTrimmed",
     "Unreachable",

@@ -9,7 +9,6 @@ times are found.
 from __future__ import annotations
 
 import secrets
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from . import faults
+from .redis_tls import distrust, is_without_tls
 from .settings import Settings, check_group
 from .topic import Ack, Batch, Record, Topic
 
@@ -79,6 +79,7 @@ class RedisTopic(Topic):
             protocol=2,
             **trusted,
         )
+        self._tls_at = (parts.hostname or "", parts.port or 6379) if parts.scheme == "rediss" else None
         self._topic = topic
         self._id, self._number = secrets.token_hex(8), 0
         self._keyless, self._trimmed = 0, time.monotonic()
@@ -303,6 +304,9 @@ class RedisTopic(Topic):
 
     def _look_at_settings(self) -> None:
         """Reads what Redis does against loss. Where it does not say, `durability` says that."""
+        if self._tls_at is not None and is_without_tls(*self._tls_at):
+            hint = "redis:// is without TLS; or name the port where that Redis speaks it (tls-port)"
+            raise faults.refused(self.name, "connecting", "what answers there does not speak TLS", hint)
         persistence = self._client.info("persistence")
         if persistence.get("loading"):  # it says other things of itself until it is done
             raise self._redis.BusyLoadingError("it is reading what it kept")
@@ -359,7 +363,7 @@ class RedisTopic(Topic):
             except (self._redis.exceptions.AuthenticationError, self._redis.exceptions.AuthorizationError) as error:
                 raise faults.refused(self.name, doing, str(error)) from None
             except gone as error:
-                if said := _distrust(error):  # waiting makes no certificate better
+                if said := distrust(error):  # waiting makes no certificate better
                     hint = "?ca=FILE names the authority that signed it"
                     raise faults.refused(self.name, doing, said, hint) from None
                 away, waited_s = True, time.monotonic() - started
@@ -369,15 +373,6 @@ class RedisTopic(Topic):
                 pause_s = min(2 * pause_s, _PAUSES_S[1])
             except self._redis.RedisError as error:
                 raise faults.refused(self.name, doing, str(error)) from None
-
-
-def _distrust(error: BaseException | None) -> str:
-    """What is wrong with the server's certificate, if that is what lies behind an error."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {error.verify_message}"
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def _offset(entry: Any) -> int:

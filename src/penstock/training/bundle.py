@@ -40,7 +40,8 @@ LIBRARIES = ("lightgbm", "numpy", "polars", "pyarrow")
 class Bundle:
     """A trained model with what it was trained on. `plan` maps raw columns; what is not of the plan is taken as given.
 
-    `types`: raw column -> Arrow type as text ("" where it was not known).
+    `types`: raw column -> Arrow type as text ("" where it was not known). `chain`: where in a chain it stands
+    (docs/models.md); of a bundle that is being saved alone: what is made from a loaded one stands nowhere yet.
     """
 
     algorithm: str
@@ -54,6 +55,7 @@ class Bundle:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     #: Rows in the form of requests (`warm_rows`).
     warmup: pa.Table | None = None
+    chain: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -132,6 +134,7 @@ class Bundle:
             "lineage": dict(self.lineage),
             "libraries": _libraries(),
             "warmup": warm_rows.write(self.warmup, staged),
+            **({"chain": dict(self.chain)} if self.chain else {}),
         }
         seal(staged, folder, manifest)
 

@@ -1,7 +1,7 @@
 """The whole loop as processes: a host, a join and a trainer over four topics, and users who ask and click.
 
-`Loop` writes the files that a user would write and starts what a user would start; its processes may be killed and are
-started again. `Visitors` are the users: they know what was acknowledged to them.
+`Loop` writes the files that a user would write and starts what a user would start, as the demo does; its processes are
+killed and started again. `Visitors` are the users: they know what was acknowledged to them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import random
-import select
 import signal
 import socket
 import subprocess
@@ -18,13 +17,17 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
+from penstock.demo.processes import Program, Programs, at_home
+from penstock.demo.service import SERVING_LINE
+from penstock.registry import chain
 from penstock.streams import StreamError, Topic, open_topic
 
 START_S = 120.0
@@ -66,48 +69,44 @@ class Pace:
 
 
 class Process:
-    """A command that is started anew after it was killed, with a log of all its lives."""
+    """A program as the demo runs it, which may be killed and started anew; a log for each of its lives."""
 
     def __init__(self, name: str, folder: Path, *arguments: str) -> None:
-        self.name, self.folder, self.arguments = name, folder, arguments
-        self.log = folder / f"{name}.log"
-        self.process: subprocess.Popen[str] | None = None
+        self.name, self.arguments = name, arguments
+        self._programs, self._lives = Programs(folder / "logs"), 0
+        self.program: Program | None = None
 
     def start(self, *more: str) -> None:
-        own = {"PENSTOCK_HOME": "home", "PENSTOCK_REGISTRY": "registry", "PENSTOCK_MODEL_CACHE": "models"}
-        environment = {**os.environ, **{name: str(self.folder / path) for name, path in own.items()}}
-        command = [sys.executable, "-m", "penstock.cli", *self.arguments, *more]
-        with self.log.open("a") as stream:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=stream, text=True
-            )
+        self._lives += 1
+        self.program = self._programs.start(f"{self.name}-{self._lives}", *self.arguments, *more)
+
+    def wait_for(self, line: str) -> None:
+        assert self.program is not None
+        self._programs.said(self.program, line)
 
     @property
     def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
+        assert self.program is not None
+        return self.program.process.pid
 
     def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        return self.program is not None and self.program.process.poll() is None
 
     def kill(self) -> None:
         """As by the kernel: nothing is said to it."""
-        if self.process is not None:
-            for child in children(self.process.pid):
-                os.kill(child, signal.SIGKILL)
-            self.process.kill()
-            self.process.communicate()
+        assert self.program is not None
+        for child in children(self.pid):
+            os.kill(child, signal.SIGKILL)
+        self.program.process.kill()
+        self.program.process.wait()
 
     def stop(self) -> str:
         """As by an operator; what it printed."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        out, _ = self.process.communicate(timeout=START_S)
-        assert self.process.returncode == 0, f"{self.name} ended with {self.process.returncode}: {self.said()}"
-        return out
+        assert self.program is not None
+        return self._programs.stop(self.program)
 
     def said(self) -> str:
-        return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+        return self.program.log.read_text(errors="replace")[-4000:] if self.program is not None else ""
 
 
 def children(pid: int) -> list[int]:
@@ -129,17 +128,42 @@ class Loop:
     """
 
     def __init__(self, folder: Path, kind: str = "lr", base: str = "", pace: Pace | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.kind, self.pace = folder, kind, pace or Pace()
         mark = base or f"log:{folder}"
         self.shown = f"log:{folder}/shown?partitions=2"
         self.feedback, self.samples, self.chain = (f"{mark}/{name}" for name in ("feedback", "samples", "chain"))
         self.port = free_port()
+        self.host = Process("host", folder, "serve", f"{folder}/serving.toml")
+        self.join = Process("join", folder, "online", "join", f"{folder}/join.toml")
+        self.trainer = Process("trainer", folder, "online", "run", f"{folder}/loop.toml", "--json")
+        self._running = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Train a first model, start all three, and wait until the host serves."""
+        with ExitStack() as stack:
+            stack.enter_context(at_home(self.folder))
+            stack.callback(self._kill)
+            self._begin()
+            self._running = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def _kill(self) -> None:
+        for part in self.parts:
+            if part.alive():
+                part.kill()
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._train_first_model()
         self._write_files()
-        self.host = Process("host", folder, "serve", "serving.toml")
-        self.join = Process("join", folder, "online", "join", "join.toml")
-        self.trainer = Process("trainer", folder, "online", "run", "loop.toml", "--json")
+        for address in (self.feedback, self.samples, self.chain):
+            open_topic(address).close()
+        for part in self.parts:
+            part.start()
+        self.host.wait_for(SERVING_LINE)
 
     @property
     def parts(self) -> tuple[Process, Process, Process]:
@@ -156,11 +180,9 @@ class Loop:
             "label": [int(draws.random() < truth(*pair)) for pair in asked],
         }
         pl.DataFrame(columns).write_parquet(self.folder / "rows.parquet")
-        flow = Process("flow", self.folder, "flow", "run", "flow.xml")
-        flow.start()
-        assert flow.process is not None
-        flow.process.communicate(timeout=START_S)
-        assert flow.process.returncode == 0, flow.said()
+        command = [sys.executable, "-m", "penstock.cli", "flow", "run", f"{self.folder}/flow.xml"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+        assert done.returncode == 0, done.stderr
 
     def _write_files(self) -> None:
         pace = self.pace
@@ -182,25 +204,6 @@ class Loop:
             f'[checkpoints]\nfolder = "cuts"\nevery_s = {pace.checkpoint_s}\n'
             f'[publish]\ntopic = "{self.chain}"\nevery_ms = {pace.publish_ms}\n[watch]\ntell_s = 2\n'
         )
-
-    def start(self) -> None:
-        for address in (self.feedback, self.samples, self.chain):
-            open_topic(address).close()
-        for part in self.parts:
-            part.start()
-        self.wait_for_host()
-
-    def wait_for_host(self) -> None:
-        stream = self.host.process.stdout if self.host.process else None
-        assert stream is not None
-        came, _, _ = select.select([stream], [], [], START_S)
-        line = stream.readline() if came else ""
-        assert line.startswith("serving http="), self.host.said()
-
-    def kill(self) -> None:
-        for part in self.parts:
-            if part.alive():
-                part.kill()
 
 
 def truth(user: int, item: int) -> float:
@@ -358,18 +361,13 @@ def click(topic: Topic, clicks: Sequence[tuple[str, int]]) -> None:
 # --- what came of it ---
 
 
-def records(address: str, *, ticks: bool = False) -> list[dict[str, Any]]:
+def records(address: str) -> list[dict[str, Any]]:
     """All that is in a topic of JSON records; ticks are left out."""
     found: list[dict[str, Any]] = []
     with open_topic(address, create=False) as topic:
         for partition in range(topic.partitions):
-            at = topic.start(partition)
-            while at < topic.end(partition):
-                batch = topic.read(partition, at, wait_s=0.5)
-                if batch.next == at:  # behind the last is an open transaction
-                    break
-                found += [json.loads(r.value) for r in batch.records if ticks or b'"_tick_ms"' not in r.value[:12]]
-                at = batch.next
+            there = chain.records(topic, partition, topic.start(partition), None)
+            found += [json.loads(r.value) for r in there if b'"_tick_ms"' not in r.value[:12]]
     return found
 
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,12 @@ Floats = npt.NDArray[np.float64]
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., Loop]]:
-    made: list[Loop] = []
+    with ExitStack() as stack:
 
-    def start(kind: str, pace: Pace, broker: Broker | None) -> Loop:
-        loop = Loop(tmp_path / "loop", kind, broker.address if broker else "", pace)
-        made.append(loop)
-        loop.start()
-        return loop
+        def start(kind: str, pace: Pace, broker: Broker | None) -> Loop:
+            return stack.enter_context(Loop(tmp_path / "loop", kind, broker.address if broker else "", pace))
 
-    yield start
-    for loop in made:
-        loop.kill()
+        yield start
 
 
 def until(holds: Callable[[], bool], what: str, loop: Loop, patience_s: float = 90) -> None:
@@ -160,7 +156,7 @@ def undisturbed(loop: Loop, samples: int) -> None:
     head, _, tail = text.partition("[publish]")
     calm = head.replace('name = "m"', 'name = "calm"').replace('"cuts"', '"calm-cuts"')
     (loop.folder / "calm.toml").write_text(calm + "[watch]" + tail.partition("[watch]")[2])
-    trainer = Process("calm", loop.folder, "online", "run", "calm.toml", "--json")
+    trainer = Process("calm", loop.folder, "online", "run", f"{loop.folder}/calm.toml", "--json")
     trainer.start()
     try:
         until(lambda: learnt(loop.folder / "calm-cuts") >= samples, "the calm trainer did not come to the end", loop)

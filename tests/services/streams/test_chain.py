@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock.registry.chain import ChainHead, Fenced, Publisher, newest_base, read
+from penstock.registry.chain import ChainHead, Fenced, Publisher, holds, newest_base, read
 from penstock.training.tables import Constant, EmbeddingTables, Sgd, Table
 
 from .conftest import Backend
@@ -50,5 +50,7 @@ def test_a_chain_is_read_as_it_was_published_and_recovers(backend: Backend) -> N
     base = newest_base(topic, "ctr")
     assert base is not None and (base.head, base.address) == (ChainHead("ctr", 1, 1), "/bases/1")
     assert [d.head for d in read(topic, base.head, offset=base.offset)] == [d.head for d in found[1:]]
+    there = [holds(topic, after, "b", at) for at in range(topic.end(topic.partition_of(b"ctr")) + 2)]
+    assert [at for at, found in enumerate(there) if found] == [cut.last] and not holds(topic, after, "c", cut.last)
     with pytest.raises(Fenced):
         first.publish(held.native, dense=None, **OF)

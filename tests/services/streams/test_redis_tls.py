@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from penstock.streams import StreamError, open_topic
+from penstock.streams import StreamError, Unreachable, open_topic
 from penstock.streams.faults import AddressError
 
-from .brokers import NotInstalled, TlsRedis
+from .brokers import Broker, NotInstalled, TlsRedis
 from .certificates import Certified, made
 
 
@@ -48,6 +51,45 @@ def test_an_authority_that_did_not_sign_is_told_at_once(server: TlsRedis, tmp_pa
         with pytest.raises(StreamError, match=r"STRM020 rediss://127.*certificate is not trusted") as refused:
             open_topic(address)  # it would try for two minutes
         assert "?ca=FILE" in refused.value.hint
+
+
+@pytest.fixture
+def replies() -> Iterator[Callable[[bytes], int]]:
+    """Servers that are no Redis: each says one thing to whoever comes, and then nothing. Gives their ports."""
+    servers = []
+
+    def start(said: bytes) -> int:
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+
+        def serve() -> None:
+            held = []
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(server.accept()[0])
+                    held[-1].sendall(said)
+            for there in held:
+                there.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return int(server.getsockname()[1])
+
+    yield start
+    for server in servers:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+def test_what_does_not_speak_tls_is_told_soon(
+    redis: Broker, replies: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.streams.redis_tls._HANDSHAKE_S", 0.2)  # a plain Redis waits for more of a handshake
+    for port in (redis.port, replies(b"HTTP/1.1 400 Bad Request\r\n\r\n")):
+        with pytest.raises(StreamError, match=rf"STRM020 rediss://127.0.0.1:{port}/clicks: .*not speak TLS") as refused:
+            open_topic(f"rediss://127.0.0.1:{port}/clicks")  # it would try for two minutes
+        assert "redis:// is without TLS" in refused.value.hint
+    with pytest.raises(Unreachable):
+        open_topic(f"rediss://127.0.0.1:{replies(b'')}/clicks?timeout=1s")
 
 
 def test_a_ca_without_tls_is_refused(certified: Certified) -> None:

@@ -11,6 +11,7 @@ import pytest
 from penstock import native
 from penstock.registry import chain
 from penstock.registry.chain import ChainError, ChainHead, Delta, Fenced, Gap, Publisher, Rebase, Standing, Unsound
+from penstock.registry.chain_reading import ChainTail
 from penstock.registry.chain_records import Assembler, Begin, Whole
 from penstock.streams import StreamError, Topic, open_topic
 from penstock.training.tables import Constant, EmbeddingTables, Eviction, Sgd, Table
@@ -283,6 +284,27 @@ def test_a_base_is_found_again(topic: Topic) -> None:
         "b1",
         done.last + 1,
     )
+
+
+def test_who_looks_on_gets_each_delta_once_whatever_lies_between_its_parts(topic: Topic) -> None:
+    tail = ChainTail(topic, "ctr")
+    assert tail.read() == []
+    held = tables()
+    made = publisher(topic, held)
+    step(held, np.arange(3), -1.0)
+    made.publish(held.native, dense=None, **WHERE)
+    made.announce("/bases/1", digest="d1", sequence=1, offset=0)
+    (first,) = tail.read(wait_s=5)
+    assert (first.generation, first.to) == (1, 1) and first.learnt("samples") == {0: 7} and first.learnt("other") == {}
+    step(held, np.arange(3), -1.0)
+    with open_topic(f"{topic.name}-2") as copied:
+        made.publish(held.native, dense=None, **WHERE)
+        slow = ChainTail(copied, "ctr")
+        found = []
+        for record in chain.records(topic, 0, 0, None):
+            copied.append([record.value, b"x"], keys=[record.key, b"other"])
+            found += [whole.to for whole in slow.read()]
+    assert found == [whole.to for whole in ChainTail(topic, "ctr").read()] == [1, 2]
 
 
 # --- the rules of standing ---

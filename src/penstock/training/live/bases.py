@@ -74,19 +74,21 @@ class Bases:
         learner: Learner,
         cuts: Path,
         facts: Mapping[str, Any],
+        chain: Mapping[str, Any],
     ) -> Version:
         """Push the model as it stands as a version of `name`, and keep the cut that is of the same moment.
 
-        `facts`: what `Base` has of the loop. Raises `Superseded` where a later generation has begun.
+        `facts`: what `Base` has of the loop. `chain`: for hosts that open it (`Publishing.place`). Raises `Superseded`
+        where a later generation has begun.
         """
         lease.check()
         base = Base(number=max((each.number for each in self.all()), default=0) + 1, version="", **facts)
-        told = {key: value for key, value in asdict(base).items() if key not in ("version", "good", "number")}
+        told = {name: facts[name] for name in ("samples", "positions", "time_ms")}
         with tempfile.TemporaryDirectory(prefix="penstock-base-") as scratch:
             (Path(scratch) / "files").mkdir()
             scorer = learner.scorer(Path(scratch) / "files")
             lineage = {**bundle.lineage, "online": {**told, "of": lease.model, "generation": lease.generation}}
-            replace(bundle, scorer=scorer, lineage=lineage).save(Path(scratch) / "bundle")
+            replace(bundle, scorer=scorer, lineage=lineage, chain=chain).save(Path(scratch) / "bundle")
             lease.check()
             version = registry.push(Path(scratch) / "bundle", name, notes="from the loop")
         base = replace(base, version=version.uri)

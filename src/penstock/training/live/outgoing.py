@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.registry.bundles import digest_of_folder
+from penstock.registry.chain import has_begun
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
 from penstock.streams import Unreachable, open_topic
@@ -62,7 +63,8 @@ class Outgoing:
         self.publishing = Publishing(wanted, topic, parts.lease, parts.learner, parts.bundle.fingerprint)
         if parts.state.samples:
             self.publishing.recover(parts.state.chain, self._head())
-        elif not document.model.anew:
+        elif not document.model.anew and not has_begun(topic, parts.lease.model):
+            # Else hosts may have got deltas of a trainer that left no cut behind: only a base takes those back.
             self.publishing.begin(digest_of_folder(folder))
 
     def between(self, now: float) -> None:
@@ -134,7 +136,10 @@ class Outgoing:
             "positions": {str(partition): offset for partition, offset in parts.state.places[SAMPLES].next.items()},
         }  # fmt: skip
         name = self._file.document.model.name
-        version = self.bases.add(parts.registry, name, parts.lease, parts.bundle, parts.learner, parts.cuts.own, facts)
+        chain = self.publishing.place() if self.publishing is not None else {}
+        version = self.bases.add(
+            parts.registry, name, parts.lease, parts.bundle, parts.learner, parts.cuts.own, facts, chain
+        )
         if self.publishing is not None:
             if self.publishing.publisher is None:
                 self.publishing.begin(version.digest)

@@ -106,6 +106,15 @@ class Publishing:
         unpublished = self.publisher is None or (samples != self._samples and samples > 0)
         return Chain(self.chain.generation, self.chain.sequence, self.chain.offset, self.chain.base, unpublished)
 
+    def place(self) -> dict[str, Any]:
+        """What the manifest of a bundle says that holds all that was published so far (`chain`); {} of a bundle that a
+        generation begins from: its own digest says that."""
+        at = self.chain
+        if self.publisher is None or not at.sequence:
+            return {}
+        mark = {"generation": at.generation, "sequence": at.sequence}
+        return {"name": self.lease.model, **mark, "base": at.base, "offset": at.offset}
+
     def announce(self, address: str, digest: str) -> None:
         """Tell hosts of a base that holds all that was published so far."""
         assert self.publisher is not None

@@ -33,6 +33,8 @@ OWN = {
     "_label": pa.float64(), "_weight": pa.float64(),
 }  # fmt: skip
 IMPRESSION = "impression"
+#: Learners take 32 bits.
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 #: Of a record that is put aside.
 SHOWN_BYTES = 2_000
 _log = logging.getLogger("penstock.online")
@@ -249,7 +251,7 @@ def _all_but(rows: int, left_out: Sequence[int]) -> pa.Array:
 def _faults(rows: pa.RecordBatch) -> list[tuple[int, str]]:
     labels, weights = _numbers(rows, "_label", np.nan), _numbers(rows, "_weight", 1.0)
     wrong_label = ~((labels == 0) | (labels == 1))
-    wrong_weight = ~wrong_label & ~np.isfinite(weights)
+    wrong_weight = ~wrong_label & ~(np.abs(weights) <= LARGEST_WEIGHT)
     found = [(int(row), f"_label: {labels[row]:g} is neither 0 nor 1") for row in np.flatnonzero(wrong_label)]
     return found + [(int(row), f"_weight: {weights[row]:g} is no weight") for row in np.flatnonzero(wrong_weight)]
 

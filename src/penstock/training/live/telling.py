@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from penstock.data import prometheus
 from penstock.data.prometheus import Sample
+from penstock.registry.chain import Fenced
 from penstock.registry.faults import Superseded
 
 _log = logging.getLogger("penstock.online")
@@ -57,7 +58,8 @@ class Alerts:
     ) -> None:
         """Tell of what ended the loop, and give what waits a moment."""
         if isinstance(error, Exception):
-            self.raise_("fenced" if isinstance(error, Superseded) else "failed", str(error).partition("\n")[0])
+            over = isinstance(error, Superseded | Fenced)  # by the registry, or by what the chain's topic holds
+            self.raise_("fenced" if over else "failed", str(error).partition("\n")[0])
         deadline = time.monotonic() + WEBHOOK_S
         while self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from penstock.features.operators import Features
 from penstock.streams import open_topic
 from penstock.training.deep_operators import Deep
 from penstock.training.online_operators import Fm, Lr
+
+from .serving import Host
 
 FEATURES = """<features xmlns="urn:penstock:features:1" name="live" seed="3">
   <slot name="user" id="1" fn="hash" from="user"/>
@@ -89,6 +91,14 @@ def models(tmp_path_factory: pytest.TempPathFactory, runner: Callable[[Path], An
 
 
 @pytest.fixture
+def host(tmp_path: Path, models: Callable[[str], Path]) -> Iterator[Host]:
+    """A host of the model `lr` that follows the chain in the test's folder."""
+    started = Host(tmp_path, models("lr"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
 def settings_file(
     models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Path]:
@@ -96,10 +106,12 @@ def settings_file(
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PENSTOCK_REGISTRY", str(tmp_path / "registry"))
 
-    def write(kind: str, more: str = "", name: str = "loop", samples: str = "", model: str = "") -> Path:
+    def write(
+        kind: str, more: str = "", name: str = "loop", samples: str = "", model: str = "", start: Path | None = None
+    ) -> Path:
         path = tmp_path / f"{name}.toml"
         path.write_text(
-            f'[model]\nname = "ctr"\nstart = "{models(kind)}"\n{model}\n'
+            f'[model]\nname = "ctr"\nstart = "{start or models(kind)}"\n{model}\n'
             f'[samples]\ntopic = "log:samples"\nquarantine = "{name}-bad.jsonl"\n{samples}\n'
             f'[checkpoints]\nfolder = "{name}-cuts"\n{more}\n'
         )

@@ -102,15 +102,17 @@ def test_poison_is_put_aside_with_its_offset(settings_file: SettingsFile, tmp_pa
     good = records(rows(10, 1))
     with open_topic(f"log:{tmp_path}/samples") as topic:
         values = [json.dumps(sample).encode() for sample in good]
-        bad = [b"garbage", b"", b'{"user": [1]}', json.dumps({**good[0], "_label": 2}).encode(), b'{"user":"u1"}']
+        spoilt = [json.dumps({**good[0], **said}).encode() for said in ({"_label": 2}, {"_weight": 1e39})]
+        bad = [b"garbage", b"", b'{"user": [1]}', *spoilt, b'{"user":"u1"}']
         values[4:4] = [*bad, b'{"_tick_ms": 5}']
         values.append(b'{\n"user": "u1",\n"_label": 1}')
         topic.append(values, keys=[b"k" if b"tick" not in value else b"" for value in values])
     loop = run_until(settings_file("lr", "[train]\nbatch = 4"), 11)
-    assert loop.state.places["samples"].counts == {"samples": 11, "ticks": 1, "quarantined": 5, "skipped": 0}
+    assert loop.state.places["samples"].counts == {"samples": 11, "ticks": 1, "quarantined": 6, "skipped": 0}
     told = [json.loads(line) for line in (tmp_path / "loop-bad.jsonl").read_text().splitlines()]
-    assert [each["offset"] for each in told] == [4, 5, 6, 7, 8]
-    assert "neither 0 nor 1" in told[3]["reason"] and told[0]["record"] == "garbage"
+    assert [each["offset"] for each in told] == [4, 5, 6, 7, 8, 9]
+    assert "neither 0 nor 1" in told[3]["reason"] and "1e+39 is no weight" in told[4]["reason"]
+    assert told[0]["record"] == "garbage"
 
 
 def test_a_negative_weight_takes_back_what_a_row_taught(settings_file: SettingsFile, tmp_path: Path) -> None:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -60,61 +54,6 @@ def test_versions_are_made_proved_released_and_gone_back_to(settings_file: Setti
     skipped = run_until(path, good.samples + 500)
     assert skipped.state.samples == good.samples + 500, "what lay between was left out"
     assert skipped.done["gaps"] == done["gap"] and skipped.done["positions"] == {"0": 3500}  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    heard: list[dict[str, Any]] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/", heard
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_shut_gate_holds_versions_back_and_everybody_hears_why(
-    settings_file: SettingsFile, tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]]
-) -> None:
-    address, heard = webhook
-    upside_down = [{**record, "_label": 1 - record["_label"]} for record in records(rows(600, 1))]
-    append(f"log:{tmp_path}/samples", upside_down)
-    more = "[train]\nbatch = 20\n[gates]\nhalf_life = 100\nauc = 0.55\npositives = 20\n[bases]\nevery_s = 3\n"
-    path = settings_file("lr", more + f"[watch]\ntell_s = 0.01\nwebhook = '{address}'\nlisten = '127.0.0.1:0'\n")
-    from penstock.training.live.run import Loop
-
-    loop = Loop(settings.read(path))
-    seen: list[str] = []
-
-    def watch() -> None:
-        deadline = time.monotonic() + 60
-        while (loop.state.samples < 600 or not heard) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(3.5)  # a version would have been due
-        with urllib.request.urlopen(f"http://{loop.metrics_address}/metrics") as reply:
-            seen.append(reply.read().decode())
-        loop.stop()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    loop.run()
-    thread.join()
-    shut = next(each for each in heard if each["alert"] == "gate_shut")
-    assert shut["model"] == "ctr" and "decayed AUC" in shut["message"]
-    assert 'penstock_online_gate_open{model="ctr"} 0' in seen[0]
-    assert 'penstock_online_samples_total{model="ctr"} 600' in seen[0]
-    assert 'alerts_total{model="ctr",of="gate_shut"} 1' in seen[0]
-    with pytest.raises(Exception, match="no model"), Registry() as registry:
-        registry.list_versions("ctr")
 
 
 def test_a_lag_beyond_its_bound_thins_samples_by_id_and_counts_what_it_leaves_out(
