@@ -1,4 +1,4 @@
-"""Which of librdkafka's errors mean that a broker is away: a loop that runs for weeks waits for those, and ends at others."""
+"""Which of librdkafka's errors mean that a broker is away: who runs for weeks waits for those, and ends at others."""
 
 from __future__ import annotations
 
