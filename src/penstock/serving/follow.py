@@ -23,6 +23,8 @@ from penstock.streams import BeyondEnd, RecordsLost, Topic, TopicTrimmed, open_t
 
 #: How long a read waits for records, and a follower that cannot go on for something new.
 WAIT_S, PAUSE_S = 0.05, 0.5
+#: The code of a delta that cannot be laid over: it has no room, or is of other shapes.
+FULL = "CHAIN011"
 
 
 class Follower:
@@ -42,6 +44,7 @@ class Follower:
         self._handle: native.Following | None = None
         self._topic: Topic | None = None
         self._standing: Standing
+        self._base: ChainHead
         self._assembler: Assembler
         self._offset = 0
         self._staged = False
@@ -63,14 +66,14 @@ class Follower:
                 self._turn()
             except (ChainError, TopicTrimmed, BeyondEnd, RecordsLost) as error:
                 self._tell("error", "chain_stopped", error)
-                self._guarded_resync()
+                self._guarded_resync(full=error.code == FULL)
             except (PenstockError, OSError, ValueError, RuntimeError) as error:
                 self._tell("error", "chain_not_read", error)
                 self._ends.wait(PAUSE_S)
 
-    def _guarded_resync(self) -> None:
+    def _guarded_resync(self, *, full: bool) -> None:
         try:
-            self._resync()
+            self._resync(full=full)
         except (PenstockError, OSError, ValueError, RuntimeError) as error:
             self._tell("error", "chain_not_resynced", error)
         self._ends.wait(PAUSE_S)
@@ -138,7 +141,9 @@ class Follower:
         return ChainHead(self.chain, 0, 0), self.bundle.digest, self._topic.start(self._partition)
 
     def _stand(self, head: ChainHead, root: str, offset: int) -> None:
+        """Deltas are laid over a base of this head."""
         assert self._topic is not None
+        self._base = head
         self._standing = Standing(head, plan=str(self.bundle.manifest.get("plan") or ""), base=root)
         self._assembler = Assembler(self.chain)
         self._offset = max(offset, self._topic.start(self._partition))
@@ -150,7 +155,7 @@ class Follower:
         except ValueError as error:
             raise ChainError(
                 f"chain of '{self.chain}': delta {delta.generation}:{delta.to} cannot be applied: {error}",
-                "a newer base is taken as soon as there is one; is the overlay too small (overlay_mb)?", "CHAIN011",
+                "a newer base is taken as soon as there is one; is the overlay too small (overlay_mb)?", FULL,
             ) from None  # fmt: skip
         self._standing.applied(delta)
         if not self._staged:
@@ -169,12 +174,14 @@ class Follower:
 
     # --- going on from a newer base ---
 
-    def _resync(self) -> None:
+    def _resync(self, *, full: bool) -> None:
+        """Take the newest base, if it leads past what stopped this: where that is the next delta, it must be newer than
+        what was applied; where all that was laid over has no room (`full`), than the base under it, for less is laid
+        over that one. What is shown stays meanwhile."""
         if self._topic is None or self._handle is None:
             return
         base = newest_base(self._topic, self.chain)
-        # An older base would lead here again: what is shown stays until there is a newer one.
-        if base is not None and base.head > self._standing.head:
+        if base is not None and base.head > (self._base if full else self._standing.head):
             self._take(base, self._handle)
 
     def _take(self, base: Base, handle: native.Following) -> None:

@@ -155,12 +155,15 @@ def test_a_newer_base_is_shown_when_it_has_caught_up(trainer: Trainer) -> None:
 class Host:
     """`penstock serve` of the model, following the topic."""
 
-    def __init__(self, folder: Path, trainer: Trainer, max_lag_s: float = 5.0, topic: str = "") -> None:
+    def __init__(
+        self, folder: Path, trainer: Trainer, max_lag_s: float = 5.0, topic: str = "", overlay_mb: int = 8
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         (folder / "serving.toml").write_text(
             f'[models.m.versions]\n1 = "{trainer.first}"\n[models.m.live]\n'
-            f'topic = "{topic or trainer.topic.name}"\nmax_lag_s = {max_lag_s}\noverlay_mb = 8\n[host]\ndrain_s = 0\n'
+            f'topic = "{topic or trainer.topic.name}"\nmax_lag_s = {max_lag_s}\noverlay_mb = {overlay_mb}\n'
+            "[host]\ndrain_s = 0\n"
         )
         self.start()
 
@@ -293,6 +296,24 @@ def test_damage_and_gaps_make_a_host_take_the_newest_base(
         assert one.ask([KEYS])[0] == [0.5]
         assert "chain_rebased" in (one.folder / "log").read_text()
         base.close()
+
+
+def test_a_full_overlay_is_emptied_by_a_base_that_the_host_has_passed_already(
+    trainer: Trainer, host: Callable[..., Host]
+) -> None:
+    one = host(trainer, overlay_mb=1)
+    capacity = (1 << 20) // (4 * 5 + 32)
+    trainer.put(range(capacity - 100), 1.0)
+    trainer.publish()
+    trainer.base("base-1")
+    trainer.put([7], 2.0)
+    trainer.publish()
+    until(lambda: one.at() == (1, 2))
+    trainer.put(range(capacity, capacity + 200), 3.0)
+    trainer.publish()
+    until(lambda: one.at() == (1, 3))
+    assert one.ask([[6], [7], [capacity + 199]])[0] == pytest.approx([sigmoid(x) for x in (1.0, 2.0, 3.0)], abs=1e-6)
+    assert 'penstock_chain_rebased_total{model="m",version="1"} 1' in one.get("/metrics")[1]
 
 
 def test_a_newer_generation_takes_over_and_an_older_one_is_refused(trainer: Trainer, host: Callable[..., Host]) -> None:

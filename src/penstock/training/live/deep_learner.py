@@ -15,7 +15,7 @@ from penstock.training.bundle import Bundle
 from penstock.training.checkpoints import Checkpoints, OpenCut
 from penstock.training.deep.batches import Rows
 from penstock.training.deep.building import build
-from penstock.training.deep.export import to_onnx
+from penstock.training.deep.export import with_weights
 from penstock.training.deep.machine import determined
 from penstock.training.deep.reading import Reading
 from penstock.training.deep.scorer import DENSE, ROWS, TRAINING, WEIGHTS, DeepScorer
@@ -39,6 +39,9 @@ class DeepLearner(Learner):
         old = bundle.scorer
         self.bundle, self.folder, self.plan, self._anew = bundle, folder, bundle.fingerprint, anew
         self.means, self.scales = old.means.copy(), old.scales.copy()
+        # Read now: of a bundle in the cache the folder may go. Versions differ in weights, never in their graph, and
+        # each export by PyTorch would take seconds and leave a megabyte behind.
+        self._graph, self._feeds = (folder / DENSE).read_bytes(), old.feeds
         step = Deep.model_validate(dict(bundle.parameters))
         self.encoder = encoder = bundle.encoder
         self.parameters = step.built_as(settings.threads)
@@ -97,10 +100,9 @@ class DeepLearner(Learner):
         write_snapshot(tables, scratch / ROWS, plan=self.plan)
         Checkpoints(scratch / TRAINING, tables, plan=self.plan).save({}, full=True)
         (scratch / TRAINING / WEIGHTS).write_bytes(pack(self.built.model.state_dict()))
-        graph, feeds = to_onnx(self.built.model, self.built.inputs)
-        (scratch / DENSE).write_bytes(graph)
+        (scratch / DENSE).write_bytes(with_weights(self._graph, self.dense()))
         return DeepScorer(
-            scratch, [feed.as_dict() for feed in feeds], encoder.field_names, encoder.number_names, self.means,
+            scratch, self._feeds, encoder.field_names, encoder.number_names, self.means,
             self.scales, [table.document() for table in tables.tables], tables.slots, self.parameters.model,
         )  # fmt: skip
 

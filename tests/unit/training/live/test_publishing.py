@@ -105,3 +105,23 @@ def test_a_model_without_its_weights_begins_with_a_base_of_its_own(settings_file
     with open_topic(f"log:{tmp_path}/chain") as topic:
         base = newest_base(topic, "ctr")
     assert base is not None and base.address == "models:/ctr/1"
+
+
+def test_a_version_has_the_graph_that_the_loop_began_with_and_the_weights_of_now(
+    settings_file: SettingsFile, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Exporting one each time took seconds of the loop, and left a megabyte behind."""
+    import onnx
+    from onnx import numpy_helper
+
+    append(f"log:{tmp_path}/samples", records(rows(600, 1)))
+    loop = run_until(settings_file("deep"), 600)
+    (tmp_path / "version").mkdir()
+    loop.learner.scorer(tmp_path / "version")
+    first, now = (onnx.load(folder / "dense.onnx").graph for folder in (models("deep"), tmp_path / "version"))
+    assert [node.SerializeToString() for node in now.node] == [node.SerializeToString() for node in first.node]
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in now.initializer}
+    for name, values in loop.learner.dense().items():
+        np.testing.assert_array_equal(held[name], values)
+    before = {tensor.name: numpy_helper.to_array(tensor) for tensor in first.initializer}
+    assert any((held[name] != before[name]).any() for name in loop.learner.dense())
