@@ -34,6 +34,8 @@ class PartitionReader:
         self._left: list[Record] = []
         self._position: int | None = None
         self._at_end = self._assigned = False
+        #: Where the end was when it was reached: marks of transactions may lie between the last record and it.
+        self._end = 0
         self._heard = time.monotonic()
 
     def read(self, offset: int, records: int, size_bytes: int, wait_s: float) -> Batch | None:
@@ -60,6 +62,8 @@ class PartitionReader:
                 size += more
                 next_offset = record.offset + 1
             self._left = []
+            if self._at_end:
+                next_offset = max(next_offset, self._end)
             left_s = deadline - time.monotonic()
             done = bool(found) or (self._at_end and left_s <= 0)
             timeout_s = 0.0 if done else _TURN_S if not self._at_end else min(left_s, _TURN_S)
@@ -70,9 +74,7 @@ class PartitionReader:
                     self._left.append(_record(message))
                     self._at_end = False
                 elif error.code() == self._kafka.KafkaError._PARTITION_EOF:
-                    self._at_end = True
-                    if not self._left:  # what lies between are the marks of transactions
-                        next_offset = max(next_offset, message.offset())
+                    self._at_end, self._end = True, message.offset()
                 elif self._is_nowhere(error):
                     self._position = None
                     return None if not found else Batch(found, next_offset)
