@@ -85,12 +85,16 @@ def drained(loop: Loop, told: Told) -> dict[str, Any]:
         impressions = {sample["_id"] for sample in found if sample["_kind"] == "impression"}
         return told.clicks <= corrections and told.impressions.keys() <= impressions
 
-    until(joined, "not every acknowledged event became a sample", loop)
+    # An hour's samples take minutes to be read.
+    patience_s = 90 + len(told.impressions) / 1000
+    until(joined, "not every acknowledged event became a sample", loop, patience_s)
     loop.join.stop()
     wanted = len(closed.records(loop.samples))
     if loop.pace.deterministic:
         wanted -= wanted % loop.pace.batch
-    until(lambda: learnt(loop.folder / "cuts") >= wanted, f"the trainer did not learn {wanted} samples", loop)
+    until(
+        lambda: learnt(loop.folder / "cuts") >= wanted, f"the trainer did not learn {wanted} samples", loop, patience_s
+    )
     done: dict[str, Any] = json.loads(loop.trainer.stop())
     assert done["samples"] == wanted and not done["quarantined"] and not done["skipped"]
     return done
@@ -159,7 +163,12 @@ def undisturbed(loop: Loop, samples: int) -> None:
     trainer = Process("calm", loop.folder, "online", "run", f"{loop.folder}/calm.toml", "--json")
     trainer.start()
     try:
-        until(lambda: learnt(loop.folder / "calm-cuts") >= samples, "the calm trainer did not come to the end", loop)
+        until(
+            lambda: learnt(loop.folder / "calm-cuts") >= samples,
+            "the calm trainer did not come to the end",
+            loop,
+            90 + samples / 1000,
+        )
         assert json.loads(trainer.stop())["samples"] == samples
     finally:
         if trainer.alive():
