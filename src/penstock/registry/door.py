@@ -31,17 +31,33 @@ def digest(name: str) -> str:
 
 
 def folder(name: str) -> Path:
-    """The version's bundle in the local cache, held there while this process lives. A number is looked up once."""
-    found = parse(name)
-    if found.number:
-        return _held(settings.registry_url(), str(found)).folder
-    return _held(settings.registry_url(), version(name).uri).folder
+    """The version's bundle in the local cache, held there while this process lives or until `let_go`. A number is
+    looked up once."""
+    wanted = (settings.registry_url(), fixed(str(parse(name))))
+    if wanted not in _holding:
+        _holding[wanted] = _registry(wanted[0]).hold(wanted[1])
+    return _holding[wanted].folder
+
+
+def held(name: str) -> Held:
+    """The version's bundle in the local cache, for as long as the caller holds it."""
+    return _registry(settings.registry_url()).hold(name)
+
+
+def let_go(but: Iterable[str]) -> None:
+    """Hold only these bundles (digests) of all that `folder` gave. A process that goes on and on would hold every
+    version that there ever was, and the cache could bound nothing. What is mapped stays mapped."""
+    stay = set(but)
+    for wanted, bundle in list(_holding.items()):
+        if bundle.folder.name not in stay:
+            del _holding[wanted]
+            bundle.release()
 
 
 def discard(digest: str) -> None:
     """Let the local copy of a bundle go, which is damaged; `folder` fetches it anew. What has it mapped keeps it."""
     _registry(settings.registry_url()).cache.discard(digest)
-    _held.cache_clear()
+    _holding.clear()
 
 
 def lease(holder: str, names: Iterable[str], seconds: float) -> None:
@@ -55,6 +71,5 @@ def _registry(url: str) -> Registry:
     return Registry(url)
 
 
-@cache
-def _held(url: str, name: str) -> Held:
-    return _registry(url).hold(name)
+#: By registry and name, a number.
+_holding: dict[tuple[str, str], Held] = {}

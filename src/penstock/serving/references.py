@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError
 from penstock.registry import bundles
 from penstock.serving.config import Config
+
+if TYPE_CHECKING:
+    from penstock.registry.cache import Held
 
 MODELS = "models:/"
 
@@ -70,6 +73,20 @@ def bundle_of(config: Config, reference: str) -> Bundle:
     version = door.version(reference)
     folder = door.folder(version.uri)
     return Bundle(reference, folder, version.digest, bundles.read_manifest(folder), version.uri, _stamp(folder))
+
+
+def held(reference: str) -> Held:
+    """A version of the registry in the local cache, for as long as the caller holds it. Raises `PenstockError`."""
+    from penstock.registry import door
+
+    return door.held(reference)
+
+
+def let_go(but: Iterable[Bundle]) -> None:
+    """These are served: of the other versions that were fetched for this host, the cache may let go."""
+    from penstock.registry import door
+
+    door.let_go(bundle.digest for bundle in but)
 
 
 def misfits(live: Bundle, other: Bundle) -> list[str]:

@@ -106,6 +106,14 @@ class Process:
         assert self.process.returncode == 0, f"{self.name} ended with {self.process.returncode}: {self.said()}"
         return out
 
+    def wait_until_serving(self) -> None:
+        """For a host: it says so on stdout."""
+        stream = self.process.stdout if self.process else None
+        assert stream is not None
+        came, _, _ = select.select([stream], [], [], START_S)
+        line = stream.readline() if came else ""
+        assert line.startswith("serving http="), self.said()
+
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
 
@@ -188,14 +196,7 @@ class Loop:
             open_topic(address).close()
         for part in self.parts:
             part.start()
-        self.wait_for_host()
-
-    def wait_for_host(self) -> None:
-        stream = self.host.process.stdout if self.host.process else None
-        assert stream is not None
-        came, _, _ = select.select([stream], [], [], START_S)
-        line = stream.readline() if came else ""
-        assert line.startswith("serving http="), self.host.said()
+        self.host.wait_until_serving()
 
     def kill(self) -> None:
         for part in self.parts:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import PenstockError
-from penstock.registry import Cache, Registry, Version
+from penstock.registry import Cache, Registry, Version, door
 
 Make = Callable[..., Path]
 
@@ -53,6 +53,24 @@ def test_what_is_pinned_or_held_stays(registry: Registry, three: list[Version]) 
     held.release()
     assert cache.evict() == [three[1].digest]
     assert there(cache) == {three[0].digest}
+
+
+def test_what_a_process_let_go_may_leave(
+    registry: Registry, three: list[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that serves one version after the other holds those that it serves, not all that it ever did."""
+    monkeypatch.setenv("PENSTOCK_REGISTRY", str(registry.database.file.parent))  # type: ignore[union-attr]
+    monkeypatch.setenv("PENSTOCK_MODEL_CACHE", str(registry.cache.folder))
+    served = [door.folder(version.uri) for version in three]
+    with door.held(three[1].uri) as opened:
+        assert opened == served[1] == door.folder(three[1].uri)
+        door.let_go(but=[three[2].digest])
+        for version, age in zip(three, (900, 600, 300), strict=True):
+            aged(registry.cache, version, age)
+        assert Cache(registry.cache.folder, 1).evict() == [three[0].digest]
+    assert Cache(registry.cache.folder, 1).evict() == [three[1].digest]
+    assert door.folder(three[0].uri) == served[0] and there(registry.cache) == {served[0].name, served[2].name}
+    door.let_go(but=[])
 
 
 def test_a_mapped_file_outlives_its_eviction(registry: Registry, three: list[Version]) -> None:
