@@ -232,23 +232,29 @@ impl Reader {
 
     fn locate(&mut self) -> Result<bool> {
         let from = self.from;
-        self.place = self.last_segment_where(|header| header.base <= from)?;
-        if self.place.is_some() {
-            return Ok(true);
+        for _ in 0..TRIES {
+            self.place = self.last_segment_where(|header| header.base <= from)?;
+            if self.place.is_some() {
+                return Ok(true);
+            }
+            let (file, asked) = (self.label.to_string(), from);
+            if numbers(&*self.disk, &self.label)?.is_empty() {
+                return match from {
+                    0 => Ok(false),
+                    _ => Err(Fault::Beyond {
+                        file,
+                        asked,
+                        end: 0,
+                    }),
+                };
+            }
+            let start = self.start()?;
+            if start > from {
+                return Err(Fault::Trimmed { file, asked, start });
+            }
+            // The first segment came between two looks.
         }
-        let (file, asked) = (self.label.to_string(), from);
-        if numbers(&*self.disk, &self.label)?.is_empty() {
-            return match from {
-                0 => Ok(false),
-                _ => Err(Fault::Beyond {
-                    file,
-                    asked,
-                    end: 0,
-                }),
-            };
-        }
-        let start = self.start()?;
-        Err(Fault::Trimmed { file, asked, start })
+        Err(self.restless())
     }
 
     /// Shows what is there from its place on to `take`, until that declines or there is no more.

@@ -4,6 +4,7 @@ mod appender;
 mod damage;
 mod power;
 mod promises;
+mod races;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
