@@ -38,6 +38,11 @@ def folder(name: str) -> Path:
     return _held(settings.registry_url(), version(name).uri).folder
 
 
+def held(name: str) -> Held:
+    """The version's bundle in the local cache, there for as long as the caller holds it."""
+    return _registry(settings.registry_url()).hold(name)
+
+
 def discard(digest: str) -> None:
     """Let the local copy of a bundle go, which is damaged; `folder` fetches it anew. What has it mapped keeps it."""
     _registry(settings.registry_url()).cache.discard(digest)

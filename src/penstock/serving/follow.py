@@ -9,6 +9,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from penstock import native
@@ -18,7 +20,7 @@ from penstock.registry.chain_reading import Standing, holds, newest_base
 from penstock.registry.chain_records import Assembler, Base, Begin, Broken, ChainError, ChainHead, Whole
 from penstock.serving.config import Config, Following
 from penstock.serving.logs import log
-from penstock.serving.references import MODELS, Bundle, bundle_of
+from penstock.serving.references import MODELS, Bundle, held
 from penstock.streams import BeyondEnd, RecordsLost, Topic, TopicTrimmed, open_topic
 
 #: How long a read waits for records, and a follower that cannot go on for something new.
@@ -38,7 +40,7 @@ class Follower:
         made = bundle.manifest.get("lineage", {}).get("online", {})
         self.chain = spec.chain or str(made.get("of") or model)
         self.address = config.address(spec.topic.replace("{chain}", self.chain))
-        self._host, self._config = host, config
+        self._host = host
         self._bases = config.state_dir / "bases" / f"{model}-{label}"
         self._ends = threading.Event()
         self._handle: native.Following | None = None
@@ -191,25 +193,28 @@ class Follower:
                 f"chain of '{self.chain}': its base {base.address} is of the plan {base.plan}; here it is {plan}",
                 "serve a version with that plan as a model of its own, then switch", "CHAIN008",
             )  # fmt: skip
-        folder = self._fetched(base)
-        handle.stage(folder, base.head.generation, base.head.sequence)
+        with self._fetched(base) as folder:
+            handle.stage(folder, base.head.generation, base.head.sequence)
         self._staged = True
         self._stand(base.head, base.root, base.offset)
         log("info", "chain_base", model=self.model, version=self.label, base=base.address,
             generation=base.head.generation, sequence=base.head.sequence)  # fmt: skip
 
-    def _fetched(self, base: Base) -> Path:
-        """The base's bundle on this machine, whole and the one that was announced."""
-        if base.address.startswith(MODELS):
-            found = bundle_of(self._config, base.address)
-            folder, digest = found.folder, found.digest
-        else:
-            folder = self._local(base)
-            digest = bundles.digest_of_folder(folder)
-        if digest != base.digest:
-            said = f"chain of '{self.chain}': the base at {base.address} is {digest}, not {base.digest} as announced"
-            raise ChainError(said, "was it written anew? announce what is there", "CHAIN012")
-        return folder
+    @contextmanager
+    def _fetched(self, base: Base) -> Iterator[Path]:
+        """The base's bundle on this machine, whole and the one that was announced. Once it is open it may go: what is
+        mapped stays mapped."""
+        with ExitStack() as stack:
+            if base.address.startswith(MODELS):
+                folder = stack.enter_context(held(base.address))
+                digest = folder.name
+            else:
+                folder = self._local(base)
+                digest = bundles.digest_of_folder(folder)
+            if digest != base.digest:
+                said = f"chain of '{self.chain}': the base at {base.address} is {digest}, announced was {base.digest}"
+                raise ChainError(said, "was it written anew? announce what is there", "CHAIN012")
+            yield folder
 
     def _local(self, base: Base) -> Path:
         import fsspec

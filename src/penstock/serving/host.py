@@ -27,7 +27,7 @@ from penstock.serving.failover import Damaged, Served, instead
 from penstock.serving.follow import Follower
 from penstock.serving.logs import log
 from penstock.serving.overrides import TAKEN_BACK, Override, Overrides, current
-from penstock.serving.references import bundle_of, discard, lease
+from penstock.serving.references import bundle_of, discard, lease, let_go
 from penstock.serving.state_files import ASKED, CRASHES, MARKERS, STATUS
 
 #: How often the control loop looks around.
@@ -90,6 +90,7 @@ class Control:
                 level = "info" if said["state"] in ("ready", "unloaded") else "error"
                 log(level, "version", model=model, version=label, **said)
         self._follow()
+        let_go(self._resolved.bundles.values())
         self._note_live()
         self._settle()
         self._write_status()

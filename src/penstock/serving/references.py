@@ -7,13 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError
 from penstock.registry import bundles
 from penstock.serving.config import Config
 
+if TYPE_CHECKING:
+    from penstock.registry.cache import Held
+
 MODELS = "models:/"
+#: What `bundle_of` fetched, by the names that always mean it.
+_held: dict[str, Held] = {}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Bundle:
 def bundle_of(config: Config, reference: str) -> Bundle:
     """Find a version: a folder beside the configuration, or one of the registry, fetched into the local cache.
 
-    Raises `PenstockError` saying what is wrong with it.
+    That one is held there until `let_go`. Raises `PenstockError` saying what is wrong with it.
     """
     if not reference.startswith(MODELS):
         folder = config.at(reference)
@@ -68,8 +73,25 @@ def bundle_of(config: Config, reference: str) -> Bundle:
     from penstock.registry import door
 
     version = door.version(reference)
-    folder = door.folder(version.uri)
+    if version.uri not in _held:
+        _held[version.uri] = door.held(version.uri)
+    folder = _held[version.uri].folder
     return Bundle(reference, folder, version.digest, bundles.read_manifest(folder), version.uri, _stamp(folder))
+
+
+def held(reference: str) -> Held:
+    """A version of the registry in the local cache, for as long as the caller holds it. Raises `PenstockError`."""
+    from penstock.registry import door
+
+    return door.held(reference)
+
+
+def let_go(but: Iterable[Bundle]) -> None:
+    """Hold only these of the versions that `bundle_of` gave, so that the cache can let go of others: a host that holds
+    all that it ever served fills the disk. What is mapped stays mapped."""
+    stay = {bundle.fixed for bundle in but}
+    for name in [name for name in _held if name not in stay]:
+        _held.pop(name).release()
 
 
 def misfits(live: Bundle, other: Bundle) -> list[str]:
@@ -107,6 +129,8 @@ def discard(bundle: Bundle) -> bool:
     from penstock.registry import door
 
     door.discard(bundle.digest)
+    if bundle.fixed in _held:
+        _held.pop(bundle.fixed).release()
     return True
 
 
