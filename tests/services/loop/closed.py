@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -361,15 +362,38 @@ def click(topic: Topic, clicks: Sequence[tuple[str, int]]) -> None:
 # --- what came of it ---
 
 
-def records(address: str) -> list[dict[str, Any]]:
-    """All that is in a topic of JSON records; ticks are left out."""
-    found: list[dict[str, Any]] = []
-    with open_topic(address, create=False) as topic:
-        for partition in range(topic.partitions):
-            there = chain.records(topic, partition, topic.start(partition), None)
-            found += [json.loads(r.value) for r in there if b'"_tick_ms"' not in r.value[:12]]
-    return found
+class Samples:
+    """What is in a topic of samples, told apart as it comes: an hour's are millions."""
 
+    def __init__(self, address: str) -> None:
+        self.count = 0
+        #: By id: user and item.
+        self.shown: dict[str, tuple[str, str]] = {}
+        self.clicked: set[str] = set()
+        #: Those of which there are two.
+        self.doubled: list[tuple[str, str, int]] = []
+        self._address = address
+        self._next: dict[int, int] = {}
+        self._ids: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
 
-def identities(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
-    return [(sample["_id"], sample["_kind"], sample["_revision"]) for sample in samples]
+    def look(self) -> None:
+        """Take what came since the last look."""
+        with open_topic(self._address, create=False) as topic:
+            for partition in range(topic.partitions):
+                begin = self._next.get(partition, topic.start(partition))
+                for record in chain.records(topic, partition, begin, None):
+                    self._next[partition] = record.offset + 1
+                    if b'"_tick_ms"' not in record.value[:12]:
+                        self._take(json.loads(record.value))
+
+    def _take(self, sample: Mapping[str, Any]) -> None:
+        id, kind, revision = identity = sample["_id"], sample["_kind"], sample["_revision"]
+        self.count += 1
+        known = self._ids[kind, revision]
+        if id in known:
+            self.doubled.append(identity)
+        known.add(id)
+        if kind == "impression":
+            self.shown[id] = sys.intern(sample["user"]), sys.intern(sample["item"])
+        elif kind == "correction":
+            self.clicked.add(id)

@@ -26,7 +26,7 @@ from penstock.training.live.learners import Learner, learner
 from ..streams.brokers import Broker
 from ..streams.conftest import kafka, redis  # noqa: F401
 from . import closed
-from .closed import ITEMS, USERS, Asker, Loop, Pace, Process, Told, Visitors
+from .closed import ITEMS, USERS, Asker, Loop, Pace, Process, Samples, Told, Visitors
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,6 +56,7 @@ def disturb(loop: Loop, broker: Broker | None, kills: int, every_s: float, seed:
     for turn in range(kills):
         time.sleep(every_s * (0.5 + draws.random()))
         part = targets[turn % len(targets)] if turn < 2 * len(targets) else draws.choice(targets)
+        print(f"{time.strftime('%X')} kill {turn + 1} of {kills}: {part.name}", flush=True)
         if isinstance(part, Broker):
             killed[part.name] += 1
             part.kill()
@@ -76,20 +77,19 @@ def disturb(loop: Loop, broker: Broker | None, kills: int, every_s: float, seed:
     return killed
 
 
-def drained(loop: Loop, told: Told) -> dict[str, Any]:
+def drained(loop: Loop, told: Told, samples: Samples) -> dict[str, Any]:
     """Wait until every click has become a sample and every full batch was learnt from; stop join and trainer."""
 
     def joined() -> bool:
-        found = closed.records(loop.samples)
-        corrections = {sample["_id"] for sample in found if sample["_kind"] == "correction"}
-        impressions = {sample["_id"] for sample in found if sample["_kind"] == "impression"}
-        return told.clicks <= corrections and told.impressions.keys() <= impressions
+        samples.look()
+        return told.clicks <= samples.clicked and told.impressions.keys() <= samples.shown.keys()
 
     # An hour's samples take minutes to be read.
     patience_s = 90 + len(told.impressions) / 1000
     until(joined, "not every acknowledged event became a sample", loop, patience_s)
     loop.join.stop()
-    wanted = len(closed.records(loop.samples))
+    samples.look()
+    wanted = samples.count
     if loop.pace.deterministic:
         wanted -= wanted % loop.pace.batch
     until(
@@ -105,18 +105,13 @@ def learnt(cuts: Path) -> int:
     return int(json.loads(told[-1].read_text())["samples"]) if told else 0
 
 
-def check_samples(loop: Loop, told: Told) -> None:
+def check_samples(samples: Samples, told: Told) -> None:
     """Each acknowledged impression and click is one sample, once; nothing else is."""
-    samples = closed.records(loop.samples)
-    identities = closed.identities(samples)
-    assert len(set(identities)) == len(identities), "a sample was appended twice"
-    shown = {sample["_id"] for sample in samples if sample["_kind"] == "impression"}
-    clicked = {sample["_id"] for sample in samples if sample["_kind"] == "correction"}
-    assert told.impressions.keys() <= shown <= told.asked
-    assert told.clicks <= clicked <= told.clicked
-    by_id = {sample["_id"]: sample for sample in samples if sample["_kind"] == "impression"}
+    assert not samples.doubled, "a sample was appended twice"
+    assert told.impressions.keys() <= samples.shown.keys() <= told.asked
+    assert told.clicks <= samples.clicked <= told.clicked
     for id, (user, item) in told.impressions.items():
-        assert (by_id[id]["user"], by_id[id]["item"]) == (f"u{user}", f"i{item}")
+        assert samples.shown[id] == (f"u{user}", f"i{item}")
 
 
 # --- what was learnt, and what is served ---
@@ -202,8 +197,9 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled_and_what_is_served_was_le
         killed = disturb(loop, broker, kills, every_s)
     finally:
         told = visitors.stop()
-    done = drained(loop, told)
-    check_samples(loop, told)
+    samples = Samples(loop.samples)
+    done = drained(loop, told, samples)
+    check_samples(samples, told)
     assert min(killed[part.name] for part in loop.parts) >= 2 and done["generation"] == 1 + killed["trainer"]
     assert len(told.clicks) > 100
     found = trained(loop, "loop.toml", tmp_path / "one")
