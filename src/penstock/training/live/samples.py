@@ -33,8 +33,8 @@ OWN = {
     "_label": pa.float64(), "_weight": pa.float64(),
 }  # fmt: skip
 IMPRESSION = "impression"
-#: Learners take 32 bits.
-LARGEST_WEIGHT = float(np.finfo(np.float32).max)
+#: Of a sample, and of a key in it. What is larger is a mistake, and one such step can leave a model beyond repair.
+LARGEST_WEIGHT = 1e6
 #: Of a record that is put aside.
 SHOWN_BYTES = 2_000
 _log = logging.getLogger("penstock.online")
@@ -100,8 +100,7 @@ class Mapper:
             column = batch.column(there).cast(type_) if there >= 0 else pa.nulls(batch.num_rows, type_)
             batch = batch.set_column(there, name, column) if there >= 0 else batch.append_column(name, column)
         bad = _faults(batch)
-        if bad:
-            batch = batch.filter(_all_but(batch.num_rows, [row for row, _ in bad]))
+        batch = _all_but(batch, bad)
         return self._encoded(batch, marks, np.arange(len(marks)), bad, lambda i: b"", 0)
 
     def _encoded(
@@ -110,27 +109,34 @@ class Mapper:
     ) -> Chunk:  # fmt: skip
         """`batch`: the rows of the records `at`, but for `bad` ones of these. `value`: what stands in a record."""
         fates = marks.fates.copy()
-        for line, reason in bad:
-            fates[at[line]] = BAD
-            self._put_aside(marks, int(at[line]), value, reason)
-        held = np.delete(at, [line for line, _ in bad])
+
+        def put_aside(there: npt.NDArray[np.intp], faults: Sequence[tuple[int, str]]) -> npt.NDArray[np.bool_]:
+            """Of the records `there`; which stay."""
+            stays = np.ones(len(there), bool)
+            for row, reason in faults:
+                stays[row] = False
+                fates[there[row]] = BAD
+                self._put_aside(marks, int(there[row]), value, reason)
+            return stays
+
+        held = at[put_aside(at, bad)]
         weights = self._thinned(batch, now_ms)
         kept = weights > 0
-        if not kept.all():
-            fates[held[~kept]] = SKIPPED
-            batch, weights, held = batch.filter(pa.array(kept)), weights[kept], held[kept]
+        fates[held[~kept]] = SKIPPED
+        batch, weights, held = _of(batch, kept), weights[kept], held[kept]
         mapped, faults = self._mapped(batch)
-        for row, reason in faults:
-            fates[held[row]] = BAD
-            self._put_aside(marks, int(held[row]), value, reason)
-        if faults:
-            wrong = [row for row, _ in faults]
-            batch, weights = batch.filter(_all_but(batch.num_rows, wrong)), np.delete(weights, wrong)
-        records = Marks(marks.partitions, marks.offsets, marks.times_ms, fates)
-        return self._chunk(batch, mapped, weights, records)
+        kept = put_aside(held, faults)
+        batch, weights, held = _of(batch, kept), weights[kept], held[kept]
+        matrix = self._matrix(mapped)
+        kept = put_aside(held, _overweight(matrix))
+        if not kept.all():
+            batch, weights, matrix = _of(batch, kept), weights[kept], self._matrix(_of(mapped, kept))
+        return self._chunk(batch, matrix, weights, Marks(marks.partitions, marks.offsets, marks.times_ms, fates))
 
-    def _chunk(self, raw: pa.RecordBatch, mapped: pa.RecordBatch, thinned: Floats, records: Marks) -> Chunk:
-        matrix = self.encoder.encode(mapped.select(list(self.encoder.layout.columns)))
+    def _matrix(self, mapped: pa.RecordBatch) -> Matrix:
+        return self.encoder.encode(mapped.select(list(self.encoder.layout.columns)))
+
+    def _chunk(self, raw: pa.RecordBatch, matrix: Matrix, thinned: Floats, records: Marks) -> Chunk:
         numbers = scaled(matrix.numbers, self.means, self.scales)
         labels = _numbers(raw, "_label", np.nan)
         weights = (_numbers(raw, "_weight", 1.0) * thinned).astype(np.float32)
@@ -171,7 +177,7 @@ class Mapper:
         if wrong:
             there = np.delete(np.arange(len(values)), [line for line, _ in bad])
             bad += [(int(there[row]), why) for row, why in wrong]
-            rows = rows.filter(_all_but(rows.num_rows, [row for row, _ in wrong]))
+            rows = _all_but(rows, wrong)
         return rows, sorted(bad)
 
     def _schema(self, lines: bytes) -> pa.Schema:
@@ -242,10 +248,14 @@ def _file(lines: bytes) -> tuple[str, Any]:
     return "samples", lambda: io.BytesIO(lines)
 
 
-def _all_but(rows: int, left_out: Sequence[int]) -> pa.Array:
-    mask = np.ones(rows, bool)
-    mask[left_out] = False
-    return pa.array(mask)
+def _of(batch: pa.RecordBatch, kept: npt.NDArray[np.bool_]) -> pa.RecordBatch:
+    return batch if kept.all() else batch.filter(pa.array(kept))
+
+
+def _all_but(batch: pa.RecordBatch, faults: Sequence[tuple[int, str]]) -> pa.RecordBatch:
+    kept = np.ones(batch.num_rows, bool)
+    kept[[row for row, _ in faults]] = False
+    return _of(batch, kept)
 
 
 def _faults(rows: pa.RecordBatch) -> list[tuple[int, str]]:
@@ -253,7 +263,19 @@ def _faults(rows: pa.RecordBatch) -> list[tuple[int, str]]:
     wrong_label = ~((labels == 0) | (labels == 1))
     wrong_weight = ~wrong_label & ~(np.abs(weights) <= LARGEST_WEIGHT)
     found = [(int(row), f"_label: {labels[row]:g} is neither 0 nor 1") for row in np.flatnonzero(wrong_label)]
-    return found + [(int(row), f"_weight: {weights[row]:g} is no weight") for row in np.flatnonzero(wrong_weight)]
+    said = f"is no weight (from -{LARGEST_WEIGHT:,.0f} to {LARGEST_WEIGHT:,.0f})"
+    return found + [(int(row), f"_weight: {weights[row]:g} {said}") for row in np.flatnonzero(wrong_weight)]
+
+
+def _overweight(matrix: Matrix) -> list[tuple[int, str]]:
+    """The rows in which a key weighs too much."""
+    found: dict[int, str] = {}
+    for keys in matrix.slots:
+        if keys.values is not None:
+            for place in np.flatnonzero(~(np.abs(keys.values) <= LARGEST_WEIGHT)):
+                row = int(np.searchsorted(keys.offsets, place, side="right")) - 1
+                found[row] = f"a key weighs {keys.values[place]:g}, more than {LARGEST_WEIGHT:,.0f}"
+    return sorted(found.items())
 
 
 def _numbers(rows: pa.RecordBatch, name: str, missing: float) -> Floats:

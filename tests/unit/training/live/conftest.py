@@ -25,6 +25,8 @@ FEATURES = """<features xmlns="urn:penstock:features:1" name="live" seed="3">
   <dense name="price" fn="log1p" from="price"/>
 </features>
 """
+#: What becomes of them in a plan that is another one.
+OTHERS = {"other features": ('seed="3"', 'seed="4"'), "weighted": ('from="item"', 'from="item" weight="price"')}
 LR = {"alpha": "0.1", "seed": "5"}
 #: Keys that do not come back leave these.
 FORGETFUL = {"alpha": "0.1", "seed": "5", "evict_after": "400"}
@@ -71,15 +73,16 @@ def append(address: str, samples: Sequence[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, runner: Callable[[Path], Any]) -> Callable[[str], Path]:
-    """The bundle of a kind (of `KINDS`), made once a session; "lr, other features" has another plan."""
+    """The bundle of a kind (of `KINDS`), made once a session; after a comma comes one of `OTHERS`."""
     folder = tmp_path_factory.mktemp("models")
     run = runner(folder)
 
     @cache
     def make(kind: str) -> Path:
-        operator, attrs = KINDS[kind.partition(",")[0]]
-        features = folder / f"{kind}.xml"
-        features.write_text(FEATURES.replace('seed="3"', 'seed="4"') if "other" in kind else FEATURES)
+        kind, _, other = kind.partition(", ")
+        operator, attrs = KINDS[kind]
+        features = folder / f"{kind}{other}.xml"
+        features.write_text(FEATURES.replace(*OTHERS[other]) if other else FEATURES)
         mapping = Features.model_validate({"from": "rows", "map": str(features), "keep": "label"})
         mapped = run(mapping, {"rows": rows(3000, 0)})
         roles = {"user": "slot", "item": "slot", "price": "dense"}

@@ -13,7 +13,7 @@ from penstock.registry.chain import Fenced, Publisher
 from penstock.registry.faults import Superseded
 from penstock.registry.generations import Lease
 from penstock.streams import open_topic
-from penstock.training.live import settings
+from penstock.training.live import samples, settings
 from penstock.training.live.run import Loop
 
 from ....webhooks import Webhook
@@ -78,8 +78,13 @@ def test_a_trainer_that_was_taken_over_tells_that_it_is_fenced(
 
 
 def test_a_trainer_whose_model_does_not_stay_finite_tells_that_it_failed(
-    written: Callable[[str], Path], tmp_path: Path, webhook: Webhook, caplog: pytest.LogCaptureFixture
+    written: Callable[[str], Path],
+    tmp_path: Path,
+    webhook: Webhook,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(samples, "LARGEST_WEIGHT", 3e38)  # else it would be put aside
     with pytest.raises(PenstockError), running(written("[train]\nbatch = 100\n")) as loop:
         until(lambda: loop.state.samples == 500, "it does not learn")
         webhook.metrics = loop.metrics_address

@@ -115,6 +115,19 @@ def test_poison_is_put_aside_with_its_offset(settings_file: SettingsFile, tmp_pa
     assert told[0]["record"] == "garbage"
 
 
+@pytest.mark.parametrize(("kind", "said"), [("lr", {"_weight": -2e6}), ("lr, weighted", {"price": 3e38})])
+def test_a_weight_that_would_spoil_the_model_is_put_aside(
+    kind: str, said: dict[str, float], settings_file: SettingsFile, tmp_path: Path
+) -> None:
+    good = records(rows(100, 1))
+    append(f"log:{tmp_path}/samples", [{**one, **said} if at in (20, 21) else one for at, one in enumerate(good)])
+    loop = run_until(settings_file(kind, "[train]\nbatch = 10"), 98)
+    assert loop.state.places["samples"].counts == {"samples": 98, "ticks": 0, "quarantined": 2, "skipped": 0}
+    told = [json.loads(line) for line in (tmp_path / "loop-bad.jsonl").read_text().splitlines()]
+    assert [each["offset"] for each in told] == [20, 21]
+    assert all("1,000,000" in each["reason"] for each in told)
+
+
 def test_a_negative_weight_takes_back_what_a_row_taught(settings_file: SettingsFile, tmp_path: Path) -> None:
     """The first step of FTRL goes against the gradient, so the sign of a weight says what was taught."""
     samples = records(rows(1, 1)) * 2
