@@ -73,7 +73,7 @@ bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|featur
 	$(BIN)/python tests/services/serving/environments.py tensorflow
 	@touch $@
 
-soak: .make/tensorflow  ## the slow ones: 100 kills, 6 GB through a flow, 100 million rows in the table, TensorFlow's models
+soak: .make/tensorflow  ## the slow ones: an hour of kills, sixty days of the loop, 100 kills, 6 GB through a flow, 100 million rows, TensorFlow's models
 	cargo test --release -p penstock-table --test memory -- --ignored
 	$(BIN)/pytest -q -m soak
 

@@ -118,6 +118,7 @@ impl Place {
 /// What went wrong in a handshake, as the person reads it who chose the certificates.
 fn told(error: &std::io::Error) -> String {
     use rustls::{CertificateError as Wrong, Error};
+    use std::io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
         Some(Error::InvalidCertificate(Wrong::UnknownIssuer)) => {
@@ -129,8 +130,9 @@ fn told(error: &std::io::Error) -> String {
         }
         Some(Error::InvalidMessage(_)) => "what it answers is not TLS (redis:// is without)".into(),
         Some(other) => other.to_string(),
-        None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            "it hung up (redis:// is without TLS)".into()
+        None if error.kind() == UnexpectedEof => "it hung up (redis:// is without TLS)".into(),
+        None if matches!(error.kind(), WouldBlock | TimedOut) => {
+            "it does not answer (redis:// is without TLS)".into()
         }
         None => error.to_string(),
     }
