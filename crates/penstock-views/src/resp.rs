@@ -34,7 +34,14 @@ pub enum Reply {
 pub struct Values(Vec<Option<Range<usize>>>);
 
 pub fn io(error: std::io::Error) -> Fault {
-    Fault::Store(format!("redis: {error}"))
+    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+    let hint = match error.kind() {
+        ConnectionReset | UnexpectedEof => {
+            ": it ended, or it speaks TLS (rediss://) and this does not"
+        }
+        _ => "",
+    };
+    Fault::Store(format!("redis: {error}{hint}"))
 }
 
 pub fn strange() -> Fault {

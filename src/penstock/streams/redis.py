@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from . import faults
-from .redis_tls import distrust, is_without_tls
+from .redis_tls import distrust, is_with_tls, is_without_tls
 from .settings import Settings, check_group
 from .topic import Ack, Batch, Record, Topic
 
@@ -79,7 +79,7 @@ class RedisTopic(Topic):
             protocol=2,
             **trusted,
         )
-        self._tls_at = (parts.hostname or "", parts.port or 6379) if parts.scheme == "rediss" else None
+        self._place, self._tls = (parts.hostname or "", parts.port or 6379), parts.scheme == "rediss"
         self._topic = topic
         self._id, self._number = secrets.token_hex(8), 0
         self._keyless, self._trimmed = 0, time.monotonic()
@@ -304,7 +304,7 @@ class RedisTopic(Topic):
 
     def _look_at_settings(self) -> None:
         """Reads what Redis does against loss. Where it does not say, `durability` says that."""
-        if self._tls_at is not None and is_without_tls(*self._tls_at):
+        if self._tls and is_without_tls(*self._place):
             hint = "redis:// is without TLS; or name the port where that Redis speaks it (tls-port)"
             raise faults.refused(self.name, "connecting", "what answers there does not speak TLS", hint)
         persistence = self._client.info("persistence")
@@ -366,6 +366,9 @@ class RedisTopic(Topic):
                 if said := distrust(error):  # waiting makes no certificate better
                     hint = "?ca=FILE names the authority that signed it"
                     raise faults.refused(self.name, doing, said, hint) from None
+                if not (self._tls or away) and is_with_tls(*self._place):
+                    hint = "rediss:// is with TLS"
+                    raise faults.refused(self.name, doing, "what answers there speaks TLS", hint) from None
                 away, waited_s = True, time.monotonic() - started
                 if waited_s + pause_s > self.settings.timeout_s:
                     raise faults.Unreachable(self.name, doing, waited_s, str(error)) from None

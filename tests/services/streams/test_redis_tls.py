@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.errors import DataError
+from penstock.features.views import OnlineStore
 from penstock.streams import StreamError, Unreachable, open_topic
 from penstock.streams.faults import AddressError
 
@@ -51,6 +53,15 @@ def test_an_authority_that_did_not_sign_is_told_at_once(server: TlsRedis, tmp_pa
         with pytest.raises(StreamError, match=r"STRM020 rediss://127.*certificate is not trusted") as refused:
             open_topic(address)  # it would try for two minutes
         assert "?ca=FILE" in refused.value.hint
+
+
+def test_who_does_not_speak_tls_is_told_at_once(server: TlsRedis) -> None:
+    plain = server.address.replace("rediss:", "redis:")
+    with pytest.raises(StreamError, match=r"STRM020 redis://127.*speaks TLS") as refused:
+        open_topic(f"{plain}/clicks")
+    assert "rediss://" in refused.value.hint
+    with pytest.raises(DataError, match=r"VIEW021 redis: .*speaks TLS"):
+        OnlineStore(f"{plain}/0", create=True).views()
 
 
 @pytest.fixture
