@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from penstock._native import (
     ArtefactError,
+    AsOf,
     ChainRecord,
     Checkpoint,
     Checkpoints,
@@ -57,6 +58,7 @@ from penstock._native import (
 
 __all__ = [
     "ArtefactError",
+    "AsOf",
     "ChainRecord",
     "Checkpoint",
     "Checkpoints",

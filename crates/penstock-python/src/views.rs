@@ -1,5 +1,7 @@
 //! Feature views from Python: the point-in-time join, and the online store.
 
+mod asked;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,10 +9,11 @@ use arrow_array::ffi::FFI_ArrowArray;
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StructArray, make_array};
 use arrow_data::ArrayData;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
-use arrow_schema::DataType;
 use penstock_views::{Fault, Joined, Joiner, Keys, Store, View};
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
+
+use asked::Column;
 
 pyo3::create_exception!(
     penstock._native,
@@ -24,6 +27,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyView>()?;
     module.add_class::<PyJoiner>()?;
     module.add_class::<PyJoined>()?;
+    module.add_class::<PyAsOf>()?;
     module.add_class::<PyStore>()
 }
 
@@ -54,9 +58,8 @@ fn batch(from: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
 struct PyView {
     view: View,
     json: String,
-    /// pyarrow's schema of its rows, and its int64: made once, as that takes longer than to read a row.
+    /// pyarrow's schema of its rows: made once, as that takes longer than to read a row.
     schema: Py<PyAny>,
-    int64: Py<PyAny>,
 }
 
 #[pymethods]
@@ -66,7 +69,6 @@ impl PyView {
         let view = View::parse(&json).map_err(to_py)?;
         Ok(PyView {
             schema: view.schema().to_pyarrow(py)?.unbind(),
-            int64: DataType::Int64.to_pyarrow(py)?.unbind(),
             view,
             json,
         })
@@ -155,10 +157,10 @@ impl PyJoined {
     }
 }
 
-/// An array as pyarrow's `class` of a type or schema that it knows already.
+/// Rows as pyarrow's `class` of a schema that it knows already.
 fn given<'py>(
     class: &Bound<'py, PyAny>,
-    array: &dyn Array,
+    array: &StructArray,
     of: &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     // pyarrow takes what it points to over, and leaves it marked as released.
@@ -167,7 +169,18 @@ fn given<'py>(
     class.call_method1("_import_from_c", (place, of))
 }
 
-type Found<'py> = (Bound<'py, PyAny>, String, Bound<'py, PyAny>);
+/// As of when each row of a view is, microseconds: rarely asked for, and so made into an Arrow array when it is.
+#[pyclass(name = "AsOf", frozen, module = "penstock._native")]
+struct PyAsOf(Int64Array);
+
+#[pymethods]
+impl PyAsOf {
+    fn array<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.to_data().to_pyarrow(py)
+    }
+}
+
+type Found<'py> = (Bound<'py, PyAny>, String, PyAsOf);
 
 /// An online store. Threads may share it.
 #[pyclass(name = "ViewStore", frozen, module = "penstock._native")]
@@ -210,36 +223,30 @@ impl PyStore {
         added.map_err(to_py)
     }
 
-    /// For each view: its values for the keys given with it, its position, and as of when each row is.
+    /// Of each entity its key columns; of each view which entity's it is. For each view: its values for those keys, its
+    /// position, and as of when each row is.
     fn read<'py>(
         &self,
         py: Python<'py>,
-        asked: Vec<(PyRef<'py, PyView>, Bound<'py, PyAny>)>,
+        entities: Vec<Vec<Column<'py>>>,
+        asked: Vec<(PyRef<'py, PyView>, usize)>,
         at_us: i64,
     ) -> PyResult<Vec<Found<'py>>> {
-        // Views of one entity are asked for by one and the same batch.
-        let mut batches: Vec<(&Bound<'py, PyAny>, Keys)> = Vec::new();
-        for (_, given) in &asked {
-            if !batches.iter().any(|(known, _)| known.is(given)) {
-                let columns = batch(given)?.columns().to_vec();
-                batches.push((given, Keys::new(columns).map_err(to_py)?));
-            }
-        }
+        let entities = entities.into_iter().map(asked::keys);
+        let entities = entities.collect::<PyResult<Vec<Keys>>>()?;
         let mut by_view: Vec<(&View, &Keys)> = Vec::with_capacity(asked.len());
-        for (view, given) in &asked {
-            let own = batches.iter().filter(|(known, _)| known.is(given));
-            by_view.extend(own.map(|(_, keys)| (&view.view, keys)));
+        for (view, entity) in &asked {
+            let unknown = || PyValueError::new_err("a view of no entity");
+            by_view.push((&view.view, entities.get(*entity).ok_or_else(unknown)?));
         }
         let found = py.detach(|| penstock_views::read(&*self.0, &by_view, at_us));
-        let pyarrow = py.import("pyarrow")?;
-        let (rows, array) = (pyarrow.getattr("RecordBatch")?, pyarrow.getattr("Array")?);
+        let rows = py.import("pyarrow")?.getattr("RecordBatch")?;
         let each = found.map_err(to_py)?.into_iter().zip(&asked);
         let each = each.map(|(found, (view, _))| {
-            let as_of = Int64Array::from(found.as_of_us);
             Ok((
                 given(&rows, &StructArray::from(found.values), &view.schema)?,
                 found.position,
-                given(&array, &as_of, &view.int64)?,
+                PyAsOf(found.as_of_us.into()),
             ))
         });
         each.collect()

@@ -27,6 +27,12 @@ impl Keys {
         match columns.iter().find(|column| !known(column)) {
             Some(column) => Err(Fault::Rows(format!("a key of type {}", column.data_type()))),
             None if columns.is_empty() => Err(Fault::Rows("an entity without key".into())),
+            None if columns
+                .iter()
+                .any(|column| column.len() != columns[0].len()) =>
+            {
+                Err(Fault::Rows("key columns of different lengths".into()))
+            }
             None => Ok(Keys { columns }),
         }
     }

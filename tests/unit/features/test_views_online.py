@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from penstock.errors import DataError, RequestError
@@ -280,3 +281,31 @@ def test_addresses_and_names_that_are_none_are_refused(tmp_path: Path) -> None:
         OnlineStore(f"lmdb:{tmp_path}/nothing")
     with pytest.raises(DataError, match=r"VIEW023 .*has no view 'clicks'"):
         OnlineStore(f"lmdb:{tmp_path}/made", create=True).stored("clicks")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"name": ["a"], "number": [1]}, "the keys have no column 'shop'"),
+        ({"shop": ["a", "b"], "number": [1]}, "key columns of different lengths"),
+        ({"shop": ["a"], "number": ["1"]}, "a column of keys: Could not convert '1'"),
+        ({"shop": ["a"], "number": [1 << 70]}, "a column of keys: .*too large"),
+        ({"shop": ["a", 3], "number": [1, 2]}, "a column of keys: "),
+        ({"shop": ["a\ud800"], "number": [1]}, "a column of keys: .*surrogates"),
+    ],
+)
+def test_keys_that_are_none_are_refused(keys: dict[str, list[Any]], said: str, tmp_path: Path) -> None:
+    (tmp_path / "views.xml").write_text(
+        '<views xmlns="urn:penstock:views:1" name="s"><entity name="item" key="shop number" type="str int"/>'
+        '<view name="seen" entity="item"><source topic="log:none"/><aggregate name="n" function="count" sliding="1h" '
+        'every="1h"/></view></views>'
+    )
+    view = read(tmp_path / "views.xml").view("seen")
+    store = OnlineStore(f"lmdb:{tmp_path}/store", create=True)
+    store.declare(view)
+    with pytest.raises(DataError, match=f"VIEW025 {said}"):
+        store.read([view], keys)
+    good = {"shop": ["a", None], "number": [1, 2]}
+    given: list[Any] = [good, {name: tuple(column) for name, column in good.items()}]
+    given.append({"shop": pa.array(good["shop"], pa.large_string()), "number": pa.array(good["number"], pa.int64())})
+    assert all(store.read([view], each)[0].rows.to_pydict() == {"n": [0, 0]} for each in given)

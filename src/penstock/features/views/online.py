@@ -14,7 +14,7 @@ import pyarrow as pa
 from penstock import native
 from penstock.errors import DataError, RequestError, did_you_mean
 from penstock.features.views.faults import told
-from penstock.features.views.model import ARROW, View
+from penstock.features.views.model import View
 from penstock.streams.addresses import without_secrets
 from penstock.streams.settings import size_bytes
 
@@ -33,11 +33,16 @@ class Stored(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What was read of a view: a row for each key asked for. `as_of_us`: int64, as of when each row is."""
+    """What was read of a view: a row for each key asked for."""
 
     rows: pa.RecordBatch
     position: str
-    as_of_us: pa.Array
+    as_of: native.AsOf
+
+    @property
+    def as_of_us(self) -> pa.Array:
+        """As of when each row is: int64, microseconds."""
+        return self.as_of.array()
 
 
 class OnlineStore:
@@ -97,16 +102,24 @@ class OnlineStore:
     ) -> list[Values]:
         """What is known now (or at `at_us`, microseconds) of entities, all views as of one instant of the store.
 
-        keys: for each key column of the views' entities, a value a row; a null has no values.
+        keys: for each key column of the views' entities, a value a row; a null has no values. Raises `DataError`
+        VIEW025 where a column is missing or has what its entity's keys are not.
         """
-        batches = {}
+        places: dict[str, int] = {}
+        entities: list[list[tuple[bool, Sequence[Any] | pa.Array]]] = []
+        asked = []
         for view in views:
-            if view.entity.name not in batches:
-                arrays = [pa.array(keys[name], ARROW[kind]) for name, kind in view.entity.keys]
-                batches[view.entity.name] = pa.RecordBatch.from_arrays(arrays, [n for n, _ in view.entity.keys])
-        asked = [(view.native, batches[view.entity.name]) for view in views]
+            entity = view.entity
+            if entity.name not in places:
+                places[entity.name] = len(entities)
+                try:
+                    entities.append([(kind == "int", keys[name]) for name, kind in entity.keys])
+                except KeyError as name:
+                    hint = f"a view of '{entity.name}' is asked for by {', '.join(name for name, _ in entity.keys)}"
+                    raise DataError(f"the keys have no column {name}", hint, "VIEW025") from None
+            asked.append((view.native, places[entity.name]))
         with told():
-            found = self._store.read(asked, time.time_ns() // 1_000 if at_us is None else at_us)
+            found = self._store.read(entities, asked, time.time_ns() // 1_000 if at_us is None else at_us)
         return [Values(*each) for each in found]
 
 
