@@ -1,7 +1,8 @@
 """When what is learnt may be published, and which checkpoints have proved good.
 
 The gate shuts as soon as a metric leaves its band, and opens after half a half-life of samples within all bands. While
-it is shut training goes on: what is not published is the quarantine.
+it is shut training goes on: what is not published is the quarantine. Where too few positives came for anything to be
+said, the gate stays as it is, and nothing proves good.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ class Bands(Protocol):
 @dataclass
 class Gate:
     """`why`: of the gate that is shut, "" of an open one. `samples`: judged so far. `green_since`: the sample since
-    which every metric was in its band, None while one is not."""
+    which every metric was in its band, None while one is not or nothing can be said."""
 
     bands: Bands
     why: str = ""
     samples: int = 0
-    green_since: int | None = 0
+    green_since: int | None = None
 
     @property
     def open(self) -> bool:
@@ -46,6 +47,9 @@ class Gate:
         """Look at the metrics after so many samples; whether the gate shut or opened now."""
         self.samples = samples
         found = self._outside(values)
+        if found is None:
+            self.green_since = None
+            return False
         if found:
             self.green_since = None
             changed = self.open
@@ -63,10 +67,13 @@ class Gate:
         window = EFFECTIVE * self.bands.half_life
         return self.green_since is not None and self.samples - max(at, self.green_since) >= window
 
-    def _outside(self, values: Mapping[str, float | None]) -> str:
+    def _outside(self, values: Mapping[str, float | None]) -> str | None:
+        """What is outside its band, "" where nothing is; None: too few positives to say."""
         bands = self.bands
-        if (values["decayed_auc_positives"] or 0.0) < bands.positives:
+        if bands.auc is None and bands.calibration is None:
             return ""
+        if (values["decayed_auc_positives"] or 0.0) < bands.positives:
+            return None
         auc, calibration = values["decayed_auc"], values["calibration"]
         if bands.auc is not None and auc is not None and auc < bands.auc:
             return f"decayed AUC {auc:.4f} is below {bands.auc:g}"

@@ -42,6 +42,7 @@ def test_nothing_is_judged_on_a_handful_of_positives() -> None:
 def test_a_cut_is_good_after_one_effective_window_of_green_samples() -> None:
     judged = gate()
     window = int(np.ceil(EFFECTIVE * 100))
+    judged.judge(GOOD, 50)
     judged.judge(GOOD, 50 + window - 1)
     assert not judged.proved(50)
     judged.judge(GOOD, 50 + window)
@@ -53,6 +54,39 @@ def test_a_cut_is_good_after_one_effective_window_of_green_samples() -> None:
     assert not judged.proved(50)
     judged.judge(GOOD, 500 + window)
     assert judged.proved(50) and judged.proved(450)
+
+
+def test_what_nobody_could_judge_has_not_proved_good() -> None:
+    judged, free = gate(), gate(auc=None, calibration=None)
+    for samples in range(50, 2000, 50):
+        for each in (judged, free):
+            each.judge({**GOOD, "decayed_auc_positives": 49.0}, samples)
+    assert judged.open and not judged.proved(100)
+    assert free.open and free.proved(100), "without bands there is nothing to judge"
+
+
+def test_a_gate_that_clicks_shut_by_staying_away_stays_shut_until_they_come() -> None:
+    """After some 500 half-lives without a positive the decayed weights of the last are too small for a float."""
+    judged, metrics = gate(auc=0.6), Quality(StreamingMetrics(half_life=100.0), Drift(((), ()), 10, 100.0))
+    draws, samples, opened = np.random.default_rng(0), 0, []
+
+    def live(batches: int, ctr: float) -> None:
+        nonlocal samples
+        for _ in range(batches):
+            scores = draws.random(50)
+            labels = (draws.random(50) < scores * ctr).astype(np.float32)
+            rows = Rows(0, None, Matrix(50, np.zeros((50, 0), np.float32), ()), labels, np.ones(50, np.float32))  # type: ignore[arg-type]
+            metrics.update(rows, scores, np.ones(50, bool))
+            samples += 50
+            if judged.judge(metrics.values(), samples):
+                opened.append((samples, judged.open))
+
+    live(100, 1.0)
+    assert judged.open and not opened
+    live(1400, 0.0)
+    assert [now for _, now in opened] == [False] and not judged.proved(0)
+    live(100, 1.0)
+    assert judged.open and len(opened) == 2
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
