@@ -185,17 +185,17 @@ class RedisTopic(Topic):
         return Batch(found, found[-1].offset + 1 if found else offset)
 
     def _entries(self, stream: str, offset: int, records: int, size_bytes: int) -> list[Any]:
-        """Entries from an offset on; few at first, until it is known how large they are."""
+        """Entries from an offset on without a gap; few at first, until it is known how large they are."""
         found: list[Any] = []
         held, count = 0, 16
         while len(found) < records and held < size_bytes:
-            first = f"0-{offset + 1 + len(found)}"
+            first = f"0-{(_offset(found[-1]) + 1 if found else offset) + 1}"
             most = min(count, records - len(found))
             more = self._tried("reading", self._client.xrange, stream, first, "+", most)
             for entry in more:
                 size = len(entry[1][b"v"]) + len(entry[1].get(b"k", b""))
-                if found and held + size > size_bytes:
-                    return found
+                if found and (held + size > size_bytes or _offset(entry) != _offset(found[-1]) + 1):
+                    return found  # trimmed meanwhile: the next read says so
                 found.append(entry)
                 held += size
             if len(more) < most:

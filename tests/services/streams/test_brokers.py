@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import PenstockError
-from penstock.streams import Fenced, open_topic
+from penstock.streams import Fenced, TopicTrimmed, open_topic
 
 from .brokers import Redis
 from .conftest import Backend
@@ -122,3 +122,26 @@ def test_redis_lets_go_of_what_is_too_old(made: Callable[[str], Backend], monkey
     topic.append([b"old", b"older", b"new"], times_ms=[now - 7_200_000, now - 8_000_000, now])
     topic.append([b"newer"])
     assert [record.value for record in everything(topic, 0)] == [b"new", b"newer"]
+
+
+def test_a_redis_that_lets_go_in_the_middle_of_a_read_is_told_and_nothing_comes_twice(
+    made: Callable[[str], Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = made("redis")
+    topic, other = backend.open(), backend.open()
+    topic.append([b"%d" % number for number in range(300)])
+    asked = topic._client.xrange  # type: ignore[attr-defined]
+    calls: list[int] = []
+
+    def then_trimmed(*given: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            other.trim(0, 200)
+        return asked(*given)
+
+    monkeypatch.setattr(topic._client, "xrange", then_trimmed)  # type: ignore[attr-defined]
+    found = topic.read(0, 0)
+    assert len(calls) > 1 and [record.offset for record in found.records] == list(range(found.next)) and found.records
+    with pytest.raises(TopicTrimmed, match="200"):
+        topic.read(0, found.next)
+    assert [record.offset for record in topic.read(0, 200).records] == list(range(200, 300))
