@@ -177,8 +177,8 @@ def pin(version: str, why: str, remove: bool, registry: str, as_json: bool) -> N
 def gc(yes: bool, keep: int, grace_days: float, registry: str, as_json: bool) -> None:
     """Remove the files of versions that nothing refers to. Says what it would do unless told --yes.
 
-    Kept: what aliases name or go back to, pins, what running hosts hold, the newest of each model, and what kept
-    versions were trained on from.
+    Kept: what aliases name or go back to, pins, what running hosts and loops hold, the newest of each model, and
+    what kept versions were trained on from.
 
     Example:  penstock models gc --keep 10 --yes
     """

@@ -13,25 +13,29 @@ from penstock.registry.bundles import digest_of_folder
 from penstock.registry.chain import has_begun
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
+from penstock.registry.versions import SCHEME
 from penstock.streams import Unreachable, open_topic
 from penstock.training.bundle import Bundle
 from penstock.training.live import settings, switching
 from penstock.training.live.bases import Bases, now_ms
+from penstock.training.live.beginning import hold
 from penstock.training.live.cuts import LoopCuts, State
 from penstock.training.live.gates import Gate
 from penstock.training.live.learners import Learner
 from penstock.training.live.publishing import Head, Publishing
 
 SAMPLES = "samples"
+HOLD_EVERY_S = 86_400.0
 _log = logging.getLogger("penstock.online")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Of the loop: where it is, what learns, and who may write. `bundle`: what it began with."""
+    """Of the loop: where it is, what learns, and who may write. `start`: what it began with, and its `bundle`."""
 
     registry: Registry
     lease: Lease
+    start: str
     bundle: Bundle
     learner: Learner
     cuts: LoopCuts
@@ -52,10 +56,12 @@ class Outgoing:
         self.publishing: Publishing | None = None
         self._file = file
         self._base_at, self._base_of = time.monotonic(), 0
+        self._held_at = 0.0
 
     def begin(self, stack: ExitStack, folder: Path) -> None:
         """Open the chain and begin its generation, from the cut or from the bundle in `folder`."""
         document, parts = self._file.document, self.parts
+        self._hold()
         wanted = document.publish
         if wanted is None:
             return
@@ -84,6 +90,8 @@ class Outgoing:
         new = self.parts.state.samples != self._base_of and gate.open
         if self.made is not None and new and now - self._base_at >= self.made.every_s:
             self._add_base()
+        if now - self._held_at >= HOLD_EVERY_S:
+            self._hold()
 
     def publish(self, *, whole: bool = False) -> None:
         """What has changed goes out, where there is a chain and its gate is open. `whole`: dense weights too.
@@ -147,5 +155,13 @@ class Outgoing:
             self.publishing.announce(version.uri, version.digest)
         self._base_at, self._base_of = time.monotonic(), parts.state.samples
         oldest = self.bases.forget()[0]
+        self._hold()
         if self.publishing is not None and self.publishing.publisher is not None and oldest.offset >= 0:
             self.publishing.publisher.trim(oldest.offset + 1)
+
+    def _hold(self) -> None:
+        """What it began with and what it can go back to stay in the registry."""
+        start = [self.parts.start] if self.parts.start.startswith(SCHEME) else []
+        bases = self.bases.all() if self.bases is not None else []
+        hold(self.parts.registry, self.parts.lease, [*start, *(base.version for base in bases)])
+        self._held_at = time.monotonic()

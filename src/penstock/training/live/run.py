@@ -25,6 +25,7 @@ from penstock.training.bundle import Bundle, load, place_of
 from penstock.training.deep.batches import join
 from penstock.training.deep.reading import Prefetched
 from penstock.training.live import history, settings
+from penstock.training.live.beginning import begun_with, note_start
 from penstock.training.live.cuts import BEGIN, LoopCuts, State
 from penstock.training.live.drift import Drift
 from penstock.training.live.faults import LiveError, told
@@ -76,18 +77,20 @@ class Loop:
         with ExitStack() as stack:
             stack.enter_context(told())
             port = stack.enter_context(MetricsPort(document.watch.listen)) if document.watch.listen else None
-            location = self._location()
-            bundle, folder = load(location), place_of(location)
+            registry = stack.enter_context(Registry())
+            cuts = self.file.at(document.checkpoints.folder)
+            start = begun_with(cuts, self._start(), registry)
+            bundle, folder = load(start), place_of(start)
             self.learner = learner_of(bundle, folder, document.train, anew=document.model.anew)
             stack.callback(self.learner.close)
-            registry = stack.enter_context(Registry())
             self.lease = stack.enter_context(Lease(registry.database, document.model.writes, take_over=self._take_over))
             alerts = stack.enter_context(Alerts(document.model.writes, document.watch.webhook))
             topic = stack.enter_context(open_topic(self.file.address(document.samples.topic)))
-            self.cuts = LoopCuts(self.file.at(document.checkpoints.folder), self.lease, self.learner)
-            self._resume(bundle, topic)
+            self.cuts = LoopCuts(cuts, self.lease, self.learner)
+            self._resume(bundle, start, topic)
+            note_start(cuts, self._start(), start)
             self.cuts.begin()
-            parts = Parts(registry, self.lease, bundle, self.learner, self.cuts, self.gate, self.state)
+            parts = Parts(registry, self.lease, start, bundle, self.learner, self.cuts, self.gate, self.state)
             self.watch = Watch(document, parts, self.quality, alerts)
             self.outgoing = Outgoing(self.file, parts, save=lambda: self._save(), judge=self.watch.judge)
             self.outgoing.begin(stack, folder)
@@ -106,11 +109,11 @@ class Loop:
 
     # --- the beginning ---
 
-    def _location(self) -> str:
+    def _start(self) -> str:
         start = self.document.model.start
         return start if start.startswith("models:") else str(self.file.at(start))
 
-    def _resume(self, bundle: Bundle, topic: Topic) -> None:
+    def _resume(self, bundle: Bundle, start: str, topic: Topic) -> None:
         """From the newest cut, or from the model it begins with."""
         document = self.document
         sections = self.cuts.resume()
@@ -132,7 +135,7 @@ class Loop:
             self.quality = Quality(StreamingMetrics(half_life=half_life), drift)
             begin = settings.begin(self._begin or document.samples.from_)
             self.state.places = {SAMPLES: first_place(topic, begin), HISTORY: Place({0: 0})}
-            _log.info("beginning with %s", self._location())
+            _log.info("beginning with %s", start)
 
     def _mapper(self, bundle: Bundle) -> Mapper:
         document = self.document

@@ -35,8 +35,8 @@ OWN = {
 IMPRESSION = "impression"
 #: Of a sample, and of a key in it. What is larger is a mistake, and one such step can leave a model beyond repair.
 LARGEST_WEIGHT = 1e6
-#: Of a record that is put aside.
-SHOWN_BYTES = 2_000
+#: Of a record that is put aside; of the file that they are put into, which then only counts on; lines of a run's log.
+SHOWN_BYTES, QUARANTINE_BYTES, LOGGED = 2_000, 64 << 20, 1_000
 _log = logging.getLogger("penstock.online")
 
 
@@ -86,6 +86,7 @@ class Mapper:
         self.bundle, self.encoder, self.means, self.scales = bundle, encoder, means, scales
         self.threads, self.quarantine, self.thinning = threads, quarantine, thinning
         self.types = {name: types.get(name) or bundle.types.get(name, "") for name in bundle.columns}
+        self._logged = 0
 
     def chunk(self, marks: Marks, values: Sequence[bytes], now_ms: int) -> Chunk:
         """The samples among `values`, one for each of `marks`."""
@@ -216,12 +217,16 @@ class Mapper:
 
     def _put_aside(self, marks: Marks, at: int, value: Callable[[int], bytes], reason: str) -> None:
         partition, offset = int(marks.partitions[at]), int(marks.offsets[at])
-        _log.warning("record %d of partition %d is put aside: %s", offset, partition, reason)
+        self._logged += 1
+        if self._logged <= LOGGED:
+            more = "; more are not logged" if self._logged == LOGGED else ""
+            _log.warning("record %d of partition %d is put aside: %s%s", offset, partition, reason, more)
         if self.quarantine is not None:
             text = value(at)[:SHOWN_BYTES].decode("utf-8", "replace")
             told = {"partition": partition, "offset": offset, "reason": reason, "record": text}
             with self.quarantine.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(told, ensure_ascii=False) + "\n")
+                if file.tell() < QUARANTINE_BYTES:
+                    file.write(json.dumps(told, ensure_ascii=False) + "\n")
 
 
 def arrow_type(text: str) -> pa.DataType:

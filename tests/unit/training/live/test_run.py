@@ -15,6 +15,7 @@ import pytest
 from penstock.errors import ProblemsFound
 from penstock.streams import open_topic
 from penstock.training.bundle import load
+from penstock.training.live import samples as reading
 from penstock.training.live import settings
 from penstock.training.live.run import Loop
 
@@ -113,6 +114,20 @@ def test_poison_is_put_aside_with_its_offset(settings_file: SettingsFile, tmp_pa
     assert [each["offset"] for each in told] == [4, 5, 6, 7, 8, 9]
     assert "neither 0 nor 1" in told[3]["reason"] and "1e+39 is no weight" in told[4]["reason"]
     assert told[0]["record"] == "garbage"
+
+
+def test_poison_without_end_fills_neither_disk_nor_log(
+    settings_file: SettingsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reading, "QUARANTINE_BYTES", 5_000)
+    monkeypatch.setattr(reading, "LOGGED", 10)
+    good = records(rows(100, 1))
+    append(f"log:{tmp_path}/samples", [*({**good[0], "_label": 2} for _ in range(400)), *good])
+    loop = run_until(settings_file("lr", "[train]\nbatch = 10"), 100)
+    assert loop.state.places["samples"].counts["quarantined"] == 400
+    assert 5_000 <= (tmp_path / "loop-bad.jsonl").stat().st_size < 6_000
+    told = [record.getMessage() for record in caplog.records if "put aside" in record.getMessage()]
+    assert len(told) == 10 and told[-1].endswith("more are not logged")
 
 
 @pytest.mark.parametrize(("kind", "said"), [("lr", {"_weight": -2e6}), ("lr, weighted", {"price": 3e38})])

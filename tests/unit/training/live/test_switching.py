@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from penstock.errors import PenstockError
 from penstock.registry import Registry
+from penstock.registry.sweep import Policy
 from penstock.training.bundle import load
 from penstock.training.live import settings
 from penstock.training.live.faults import LiveError
+from penstock.training.live.rollback import status
 from penstock.training.live.switching import chain_of, switch
 
 from .conftest import append, records, rows
@@ -71,3 +74,50 @@ def test_the_alias_stays_with_its_chain_until_it_is_switched_and_goes_along_with
 def test_there_must_be_an_alias_to_switch(settings_file: SettingsFile) -> None:
     with pytest.raises(LiveError, match="no alias"):
         switch(settings.read(settings_file("lr")))
+
+
+def test_a_loop_that_began_with_an_alias_goes_on_with_what_that_named_then(
+    settings_file: SettingsFile, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    append(f"log:{tmp_path}/samples", records(rows(1000, 1)))
+    with Registry() as registry:
+        registry.alias(registry.push(models("lr"), "ctr").uri, "live")
+    old = settings_file("lr", LOOP, "old", start="models:/ctr@live")
+    run_until(old, 500)
+    new = settings_file("lr, other features", LOOP, "new", model='anew = true\nchain = "ctr-2"')
+    run_until(new, 1000, begin="start")
+    switch(settings.read(new))
+    assert live()[1] == "ctr-2"
+    went_on = run_until(old, 1000)
+    assert went_on.state.samples == 1000 and went_on.cuts.own.name == "gen-000002"
+
+    # Another start is another wish: the checkpoints are not of its plan.
+    with Registry() as registry:
+        other = registry.resolve("models:/ctr@live").uri
+    with pytest.raises(PenstockError, match="TRAIN034"):
+        run_until(settings_file("lr", LOOP, "old", start=other), 1000)
+    settings_file("lr", LOOP, "old", start="models:/ctr@live")
+    append(f"log:{tmp_path}/samples", records(rows(250, 2), first=1000))
+    assert run_until(old, 1250).state.samples == 1250
+
+
+def test_gc_spares_what_a_loop_began_with_and_can_go_back_to(
+    settings_file: SettingsFile, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    append(f"log:{tmp_path}/samples", records(rows(3000, 1)))
+    with Registry() as registry:
+        begun = registry.push(models("lr"), "ctr").uri
+        registry.alias(begun, "live")
+    often = "[train]\nbatch = 250\ndeterministic = true\n[gates]\nhalf_life = 1e9\n[bases]\nevery_s = 0.001\nkeep = 3\n"
+    file = settings_file("lr", often, start="models:/ctr@live")
+    run_until(file, 3000)
+    with Registry() as registry:
+        other = registry.push(models("lr, other features"), "ctr").uri
+        registry.alias(other, "live")
+        made = [version.uri for version in registry.list_versions("ctr")]
+        swept = registry.gc(Policy(keep=1, grace_s=0), dry_run=False)
+    kept = [each["version"] for each in status(settings.read(file))["versions"]]
+    assert len(kept) == 3 and set(swept.swept) == {*made} - {begun, other, *kept} and swept.swept
+    assert all("the loop of 'ctr'" in swept.kept[each] for each in kept)
+    append(f"log:{tmp_path}/samples", records(rows(250, 2), first=3000))
+    assert run_until(file, 3250).state.samples == 3250
