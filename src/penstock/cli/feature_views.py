@@ -125,20 +125,25 @@ def materialise(file: Path, views: tuple[str, ...], address: str, follow: bool, 
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("log", type=click.Path(path_type=Path))
 @click.option("--rows", default=100_000, show_default=True, help="Lines of the log that are compared, from its start.")
+@click.option("--store", default="", help="The store that served: it knows in which order its files came.")
 @_JSON
-def skew(file: Path, log: Path, rows: int, as_json: bool) -> int:
+def skew(file: Path, log: Path, rows: int, store: str, as_json: bool) -> int:
     """Compare what a host served (its sample LOG) with what the views of FILE tell offline; 1 where they differ.
 
     Each row is worked out again as of the time that was logged: from all events that are known today, and from those
-    that the store had.
+    that the store had. Without --store files are taken to have come in the order of their names.
 
-    Example:  penstock features skew views.xml samples.jsonl
+    Example:  penstock features skew views.xml samples.jsonl --store lmdb:online
     """
     from penstock.features.commands import aligned
-    from penstock.features.views import read
+    from penstock.features.views import OnlineStore, read
     from penstock.features.views.skew import causes, compare, lines_of
+    from penstock.features.views.sources import read_files
 
-    found = compare(list(read(file).views.values()), lines_of(log, rows))
+    views = read(file).views
+    known = OnlineStore(store).views() if store else {}
+    orders = {name: read_files(stored.position) for name, stored in known.items() if name in views}
+    found = compare(list(views.values()), lines_of(log, rows), orders)
     differ = any(column.differ for column in found)
     if as_json:
         document = {"columns": [column.document() for column in found], "causes": causes(found)}
@@ -154,6 +159,8 @@ def skew(file: Path, log: Path, rows: int, as_json: bool) -> int:
     for c in found:
         for example in c.examples:
             click.echo(f"{c.view}.{c.column}: {json.dumps(example, ensure_ascii=False)}")
+    if not store and any(c.differ_at_position and not views[c.view].source.topic for c in found):
+        click.echo("hint: did the files come in another order than that of their names? --store ADDRESS says", err=True)
     return int(differ)
 
 

@@ -14,9 +14,10 @@ from penstock.errors import DataError
 from penstock.features.views import OnlineStore, View
 from penstock.features.views.materialise import materialise
 from penstock.features.views.skew import causes, compare, lines_of
+from penstock.features.views.sources import read_files
 from penstock.streams import Topic, open_topic
 
-from .test_views_online import USERS, happenings
+from .test_views_online import USERS, files, happenings
 from .views_cases import shop
 
 BASE_S = 1_000
@@ -33,6 +34,7 @@ def served(store: OnlineStore, view: View, at_s: int) -> list[dict[str, Any]]:
     """Lines as the host's sample log has them."""
     values = store.read([view], {"user_id": USERS}, (at_s + BASE_S) * 1_000_000)[0]
     position = json.loads(values.position)
+    position = {"offset": position["offset"]} if "offset" in position else position
     rows = zip(USERS, values.rows.to_pylist(), values.as_of_us.to_pylist(), strict=True)
     return [
         {"features": {"user_id": user, **row}, "views": {view.name: {"at": position, "as_of_us": as_of}}}
@@ -79,6 +81,31 @@ def test_late_data_is_named(log: tuple[View, list[dict[str, Any]]], tmp_path: Pa
     assert (clicks.differ, clicks.differ_at_position, clicks.share) == (1, 0, 1 / len(USERS))
     example = clicks.examples[0]
     assert example["user_id"] == "bob" and example["offline"] == example["served"] + 1
+
+
+def test_files_count_in_the_order_in_which_they_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = [e for e in happenings(300, 5) if e["user_id"] is not None]
+    address = f"lmdb:{tmp_path}/online?size=1GiB"
+    store, lines = OnlineStore(address, create=True), []
+    # events-10 is read after events-9, stands before it by name, and has one event that is late.
+    for name, some in (("events-9", events[:200]), ("events-10", [events[190], *events[200:]])):
+        source = files(tmp_path, some, name)
+        view = shop(tmp_path, source)
+        materialise(store, view)
+        lines += served(store, view, some[-1]["s"] - BASE_S + 1)
+    orders = {view.name: read_files(store.stored(view.name).position)}
+    assert [Path(name).name for name in orders[view.name]] == ["events-9.parquet", "events-10.parquet"]
+    assert any(c.differ_at_position for c in compare([view], lines)), "by name they are others"
+    compared = compare([view], lines, orders)
+    assert all(c.differ_at_position == 0 for c in compared) and set(causes(compared)) == {"late data"}
+
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["features", "skew", str(tmp_path / "views.xml"), str(path)]
+    assert main(command) == 1 and "--store ADDRESS says" in capsys.readouterr().err
+    assert main([*command, "--store", address]) == 1
+    told = capsys.readouterr()
+    assert "late data" in told.out and "code" not in told.out and not told.err
 
 
 def test_another_ttl_is_named(log: tuple[View, list[dict[str, Any]]], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from penstock.features.views import OnlineStore, View, point_in_time, read
 from penstock.features.views.materialise import materialise
+from penstock.features.views.skew import causes, compare
 from penstock.training.bundle import load
 
 from ...services.streams import certificates
@@ -161,6 +162,9 @@ def test_served_features_and_scores_are_the_offline_join_s_as_of_what_was_logged
     assert [{name: line["features"][name] for name in columns} for line in lines] == offline.select(columns).to_dicts()
     assert [line["features"]["user_id"] for line in lines] == ["u3"] * 6
     assert [line["features"]["item_id"] for line in lines] == items
+    compared = compare(views, lines)
+    assert len(compared) == len(columns) and all(c.rows == 6 and not c.differ_at_position for c in compared)
+    assert not causes(compared), "training would have had the same"
     scores = np.asarray(reply["outputs"][0]["data"], np.float32)
     assert scores.tolist() == np.asarray(load(shop / "model").score(offline), np.float32).tolist()
 

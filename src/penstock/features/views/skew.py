@@ -73,23 +73,28 @@ def lines_of(path: Path, most: int = 1_000_000) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def compare(views: Sequence[View], lines: Iterable[Mapping[str, Any]]) -> list[Compared]:
-    """Each column of the views that was served, in declared order. Rows are held in memory."""
+def compare(
+    views: Sequence[View], lines: Iterable[Mapping[str, Any]], orders: Mapping[str, Sequence[str]] | None = None
+) -> list[Compared]:
+    """Each column of the views that was served, in declared order. Rows are held in memory.
+
+    `orders`: view -> its files in the order in which the store read them (`sources.read_files`); else by their names.
+    """
     served: dict[str, list[_Served]] = {view.name: [] for view in views}
     for line in lines:
         for name, note in line.get("views", {}).items():
             if name in served:
                 served[name].append(_Served(line["features"], note["at"], note["as_of_us"]))
-    return [column for view in views for column in _view(view, served[view.name])]
+    return [column for view in views for column in _view(view, served[view.name], (orders or {}).get(view.name, ()))]
 
 
-def _view(view: View, served: Sequence[_Served]) -> list[Compared]:
+def _view(view: View, served: Sequence[_Served], order: Sequence[str]) -> list[Compared]:
     if not served:
         return []
     columns = {name: Compared(view.name, name) for name in view.outputs if any(name in s.features for s in served)}
-    today = _recomputed(view, served, at_position=False)
-    then = _recomputed(view, served, at_position=True)
-    ageless = _recomputed(replace(view, ttl_us=None), served, at_position=True) if view.ttl_us else then
+    today = _recomputed(view, served, order, at_position=False)
+    then = _recomputed(view, served, order, at_position=True)
+    ageless = _recomputed(replace(view, ttl_us=None), served, order, at_position=True) if view.ttl_us else then
     for row, offline, known, old in zip(served, today, then, ageless, strict=True):
         for name, column in columns.items():
             if name not in row.features:
@@ -126,7 +131,9 @@ def _counted(view: View) -> set[str]:
     return {a.name for a in view.aggregates if a.function in ("count", "sum")}
 
 
-def _recomputed(view: View, served: Sequence[_Served], *, at_position: bool) -> list[dict[str, Any]]:
+def _recomputed(
+    view: View, served: Sequence[_Served], files: Sequence[str], *, at_position: bool
+) -> list[dict[str, Any]]:
     """The view's outputs for each row, from the events that the store had, or from all up to the row's time."""
     ranks = _Ranks(served)
     keys = [pa.array([s.features.get(name) for s in served], ARROW[kind]) for name, kind in view.entity.keys]
@@ -136,7 +143,7 @@ def _recomputed(view: View, served: Sequence[_Served], *, at_position: bool) -> 
     with tempfile.TemporaryDirectory(prefix="penstock-skew-") as folder, told():
         joiner = native.ViewJoiner(view.native, Path(folder) / "join")
         joiner.samples(asked, pa.array([ranks.of(s) for s in served], pa.int64()) if at_position else None)
-        for part in sources.read(view):
+        for part in sources.read(view, order=files):
             order = None
             if at_position:
                 order = pa.array([ranks.first(part.partition, o) for o in part.offsets.to_pylist()], pa.int64())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -53,16 +53,19 @@ class Asking:
         """Inputs tell of rejected rows here; `on_error` says what becomes of them."""
 
 
-def read(view: View, after: str = "", *, most_rows: int = BATCH_ROWS, follow: bool = False) -> Iterator[Part]:
+def read(
+    view: View, after: str = "", *, most_rows: int = BATCH_ROWS, follow: bool = False, order: Sequence[str] = ()
+) -> Iterator[Part]:
     """Events after a position, until there are no more for now; with `follow`, for ever.
 
-    Raises `DataError` (VIEW025: a column is missing or of another type; VIEW024: a file that was read has changed),
-    and what inputs and topics raise.
+    Files come by their names; `order`: those that come before all others, as a store read them. Raises `DataError`
+    (VIEW025: a column is missing or of another type; VIEW024: a file that was read has changed), and what inputs and
+    topics raise.
     """
     position = json.loads(after) if after else {}
     if view.source.topic:
         return _of_topic(view, {int(p): int(o) for p, o in position.items()}, most_rows, follow)
-    return _following_files(view, position, most_rows) if follow else _of_files(view, position, most_rows)
+    return _following_files(view, position, most_rows) if follow else _of_files(view, position, most_rows, order)
 
 
 def source_faults(view: View) -> Iterator[tuple[str, str, str]]:
@@ -94,12 +97,20 @@ def _input(view: View, path: str = "") -> Input:
 # --- files ----------------------------------------------------------------------------------------------------
 
 
-def _of_files(view: View, position: Mapping[str, Any], most_rows: int) -> Iterator[Part]:
+def read_files(position: str) -> list[str]:
+    """The files that a store has read by a position, in that order."""
+    found = json.loads(position) if position else {}
+    return [*found.get("files", {}), *([found["current"]] if found.get("current") else [])]
+
+
+def _of_files(view: View, position: Mapping[str, Any], most_rows: int, order: Sequence[str] = ()) -> Iterator[Part]:
     read = {name: list(seen) for name, seen in position.get("files", {}).items()}
     done, offset = int(position.get("rows", 0)), int(position.get("offset", 0))
     found = _input(view).paths(CheckContext(flow_dir=view.base))
     current = str(position.get("current", ""))
-    todo = sorted((name for name in found if name not in read), key=lambda name: (name != current, name))
+    turns = {name: turn for turn, name in enumerate(order)}
+    todo = [name for name in found if name not in read]
+    todo.sort(key=lambda name: (name != current, turns.get(name, len(turns)), name))
     for name in (*read, *([current] if current else [])):
         seen = read.get(name) or position.get("stamp")
         if name in found and _stamp(name) != seen:
