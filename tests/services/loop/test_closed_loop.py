@@ -118,7 +118,7 @@ def check_samples(samples: Samples, told: Told) -> None:
 
 
 def trained(loop: Loop, file: str, scratch: Path) -> Floats:
-    """The scores of the newest cut for every user with every item, float64 [users x items]."""
+    """The newest cut's scores for every user with every item, float64 [users x items]; `scratch` gets all of it."""
     bundle = load(loop.folder / loop.kind)
     document = settings.read(loop.folder / file).document
     made: Learner = learner(bundle, loop.folder / loop.kind, document.train, anew=document.model.anew)
@@ -126,7 +126,9 @@ def trained(loop: Loop, file: str, scratch: Path) -> Floats:
         newest = sorted((loop.folder / document.checkpoints.folder).glob("gen-*"))[-1]
         assert made.resume(newest) is not None
         scratch.mkdir()
-        return everyone(replace(bundle, scorer=made.scorer(scratch)))
+        whole = replace(bundle, scorer=made.scorer(scratch))
+        whole.save(scratch / "bundle")
+        return everyone(whole)
     finally:
         made.close()
 
@@ -206,5 +208,10 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled_and_what_is_served_was_le
     np.testing.assert_allclose(served(loop, (done["generation"], done["published"]["sequence"])), found, atol=1e-6)
     undisturbed(loop, done["samples"])
     assert trained(loop, "calm.toml", tmp_path / "two").tobytes() == found.tobytes()
+    one, two = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).rglob("*") if file.suffix not in ("", ".json")}
+        for name in ("one", "two")
+    )
+    assert one == two and sum(map(len, one.values())) > 8 * (USERS + ITEMS), "weights that no score shows"
     asked = f"{len(told.impressions):,} impressions, {len(told.clicks):,} clicks, {told.failed:,} rows not answered"
     print(f"killed {dict(killed)}; {asked}; {done['samples']:,} samples learnt")
