@@ -17,9 +17,7 @@ from penstock.errors import Interrupted, PenstockError
 LOOP_S = 40.0
 
 
-@click.command(
-    epilog="Example:  penstock demo --out demo-out      then open demo-out/ctr.xml, change it, and run it again"
-)
+@click.command(epilog="Example:  penstock demo --out demo-out && penstock flow run demo-out/ctr.xml")
 @click.option(
     "--data", type=click.Path(path_type=Path), help="A TSV file in Criteo's display-ads format, plain or .gz."
 )
@@ -49,7 +47,7 @@ def demo(data: Path | None, out: Path, loop_s: float, as_json: bool) -> None:
     publishes, the host follows. Half way the visitors' taste changes. --out/report.html has the curves.
 
     Without --data it simulates 200,000 impressions whose true click probabilities are known, and says how close the
-    model comes to the best possible. A second run reuses what has not changed.
+    model comes to the best possible. Change --out/ctr.xml and run it again: what has not changed is reused.
     """
     from penstock.demo import run_criteo, run_loop, run_simulated
     from penstock.demo.service import go_live

@@ -17,7 +17,7 @@ _SETTINGS = click.option("--set", "settings", multiple=True, metavar="K=V", help
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-@click.group()
+@click.group(epilog="Example:  penstock features check features.xml")
 def features() -> None:
     """Check, apply and explain feature files; list, materialise and compare feature views."""
 

@@ -22,6 +22,6 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS)
+@click.group(cls=LazyGroup, lazy=COMMANDS, epilog="Example:  penstock flow check ctr.xml && penstock flow run ctr.xml")
 def flow() -> None:
     """Check, run, convert and look at flow files."""

@@ -49,6 +49,8 @@ def check(
     """Print every problem of the given flow files; run nothing.
 
     Exit status 0: no errors (there may be warnings); 2: there are errors.
+
+    Example:  penstock flow check ctr.xml --set data=/logs
     """
     from penstock.flow import check_file
 
@@ -77,6 +79,8 @@ def fmt(file: str, only_check: bool, to_stdout: bool, as_json: bool) -> int:
     """Rewrite a flow file in its canonical form.
 
     Attributes in one order, two spaces a level, comments and text kept. Writes the form that FILE has.
+
+    Example:  penstock flow fmt ctr.xml --check
     """
     from penstock.flow import read, write
 
@@ -107,6 +111,8 @@ def convert(file: str, form: str, output: str | None) -> None:
     """Turn a flow into XML, JSON or a Python script; nothing is lost.
 
     FILE is any of the three (by its suffix). A Python script is executed, in a process of its own.
+
+    Example:  penstock flow convert ctr.xml --to python -o ctr.py
     """
     from penstock.flow import read, write
 
@@ -124,6 +130,8 @@ def schema(xsd: bool) -> None:
     """Print the JSON Schema of flows, or their XSD for editors.
 
     Both are made from the installed operators. The check is the authority: an XSD cannot say all that it says.
+
+    Example:  penstock flow schema --xsd
     """
     from penstock.flow.schema_files import json_schema, xsd_schema
 
@@ -147,7 +155,10 @@ def show(
     date: str | None,
     as_json: bool,
 ) -> None:
-    """Draw a flow as text, or as an SVG picture."""
+    """Draw a flow as text, or as an SVG picture.
+
+    Example:  penstock flow show ctr.xml --svg ctr.svg
+    """
     from penstock.flow import check, plan, read, resolve, write
     from penstock.flow.drawing import draw
     from penstock.flow.telling import plan_document, tell, tell_plan
@@ -168,7 +179,10 @@ def show(
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the files written, as JSON on stdout.")
 def init(name: str, as_json: bool) -> None:
-    """Write a small runnable flow, with a features file and 1,000 rows, into the folder NAME."""
+    """Write a small runnable flow, with a features file and 1,000 rows, into the folder NAME.
+
+    Example:  penstock flow init ctr && penstock flow run ctr/ctr.xml
+    """
     from penstock.flow.starter import write_starter
 
     folder = Path(name)

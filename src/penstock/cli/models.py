@@ -19,7 +19,7 @@ _WHY = click.option("--why", default="", help="Recorded with the change.")
 _VERSION = click.argument("version", metavar="NAME/NUMBER")
 
 
-@click.group()
+@click.group(epilog="Example:  penstock models ls")
 def models() -> None:
     """Models by name: numbered versions, aliases that move between them, and what each was made of."""
 

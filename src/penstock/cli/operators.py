@@ -11,7 +11,7 @@ import click
 from penstock.errors import RequestError, did_you_mean
 
 
-@click.command()
+@click.command(epilog="Example:  penstock operators filter")
 @click.argument("name", required=False)
 @click.option("--conform", metavar="PACKAGE.MODULE:CLASS", help="Run the conformance suite on an operator of your own.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")

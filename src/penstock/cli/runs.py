@@ -258,7 +258,10 @@ def _run_document(store: RunStore, record: RunRecord, lineage: bool) -> dict[str
 @_STORE
 @_JSON
 def logs(run_: str, node: str | None, follow: bool, store: Path | None, as_json: bool) -> None:
-    """Print what the nodes of a run printed, attempt by attempt."""
+    """Print what the nodes of a run printed, attempt by attempt.
+
+    Example:  penstock flow logs 20260131-120000-ab12cd model --follow
+    """
     found, record = _find(run_, store)
     names = [n.node for n in found.nodes(record.run)]
     if node is not None and node not in names:
@@ -304,7 +307,10 @@ def _logs(store: RunStore, record: RunRecord, nodes: list[str]) -> Iterator[tupl
 @_STORE
 @_JSON
 def cancel(run_: str, store: Path | None, as_json: bool) -> None:
-    """Stop a run: its nodes end, its outputs stay as they were, `--resume` can go on later."""
+    """Stop a run: its nodes end, its outputs stay as they were, `--resume` can go on later.
+
+    Example:  penstock flow cancel 20260131-120000-ab12cd
+    """
     found, record = _find(run_, store)
     pid = found.runner(record.run)
     if not pid:
@@ -330,6 +336,8 @@ def gc(keep: int, days: float, yes: bool, store: Path | None, as_json: bool) -> 
     """Remove old runs, and what killed runs left beside their outputs. A dry run unless --yes is given.
 
     The newest finished run of each flow stays, and so does what the cache needs.
+
+    Example:  penstock flow gc --keep 3 --days 7 --yes
     """
     documents: list[dict[str, Any]] = []
     asides: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 _ROWS = click.option("--rows", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many keys.")
 
 
-@click.group()
+@click.group(epilog="Example:  penstock table stat out/model")
 def table() -> None:
     """Look into embedding tables: a snapshot file, a folder of checkpoints (its newest), or a bundle of a model."""
 
