@@ -64,7 +64,7 @@ check: .make/torch  ## format, lint, types, layers, Rust lint
 	cargo fmt --all --check
 	cargo clippy --release --quiet --workspace --all-targets -- -D warnings
 
-bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|features|dictionary|itemsets|linear|table|deep|serving|streams|views|live|freshness|size [ARGS=--quick]
+bench: setup  ## one benchmark against its pinned peers: NAME=flow|libsvm|features|dictionary|itemsets|linear|table|deep|serving|streams|views|live|freshness|join|size [ARGS=--quick]
 	@test -n "$(NAME)" || { echo "error: which one? hint: make bench NAME=libsvm"; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
