@@ -34,12 +34,3 @@ def test_every_alert_has_a_line_that_says_what_to_do() -> None:
     table = PAGE.split("| alert |")[1].split("\n\n")[0]
     told = {name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
     assert told == set(get_args(telling.Kind))
-
-
-def test_every_link_within_the_page_leads_to_a_heading() -> None:
-    headings = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-                for line in PAGE.splitlines() if line.startswith("#")}  # fmt: skip
-    assert set(re.findall(r"\]\(#([a-z0-9-]+)\)", PAGE)) <= headings
-    for page, _, heading in (link.partition("#") for link in re.findall(r"\]\(([a-z-]+\.md(?:#[a-z-]+)?)\)", PAGE)):
-        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-        assert not heading or heading.replace("-", " ") in re.sub(r"[^a-z0-9 \n]", "", text.lower())
