@@ -1,10 +1,12 @@
-"""What ends a trainer is told while it ends: in its log, its metrics, and to its webhook."""
+"""What operators must look at, and what ends a trainer, is told: in its log, its metrics, and to its webhook."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from penstock.errors import PenstockError
@@ -47,11 +49,15 @@ def raised(webhook: Webhook, caplog: pytest.LogCaptureFixture, kind: str, said: 
     assert f'penstock_online_alerts_total{{model="ctr",of="{kind}"}} 1\n' in told["metrics"]
 
 
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
 @pytest.fixture
 def written(settings_file: SettingsFile, tmp_path: Path, webhook: Webhook) -> Callable[[str], Path]:
     """A settings file that says whom to tell, and samples for its loop."""
-    append(f"log:{tmp_path}/samples", records(rows(500, 1)))
-    watch = f"[watch]\nwebhook = '{webhook.address}'\nlisten = '127.0.0.1:0'\n"
+    append(f"log:{tmp_path}/samples", records(rows(500, 1), begin_ms=now_ms()))
+    watch = f"[watch]\nwebhook = '{webhook.address}'\nlisten = '127.0.0.1:0'\ntell_s = 0.05\n"
     return lambda more: settings_file("lr", more + watch)
 
 
@@ -104,3 +110,32 @@ def test_a_trainer_that_cannot_go_on_from_its_checkpoint_tells_so_at_its_start(
         Loop(settings.read(path)).run()
     (told,) = webhook.of("failed")
     assert told["message"] == str(failed.value).partition("\n")[0]
+
+
+def test_samples_that_are_old_when_they_are_learnt_from_are_told_of(
+    written: Callable[[str], Path], tmp_path: Path, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(written("[lag]\nmost_s = 30.0\n")) as loop:
+        until(lambda: loop.state.samples == 500, "it does not learn")
+        webhook.metrics = loop.metrics_address
+        time.sleep(0.2)  # some lines of samples that are fresh
+        append(f"log:{tmp_path}/samples", records(rows(500, 2), first=500, begin_ms=now_ms() - 90_000))
+        until(lambda: bool(webhook.of("lag")), "nobody is told")
+    raised(webhook, caplog, "lag", "s old when they are learnt from")
+
+
+def test_a_column_that_is_not_what_it_was_is_told_of_by_name(
+    written: Callable[[str], Path], tmp_path: Path, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(written("[drift]\nreference = 500\n")) as loop:
+        append(f"log:{tmp_path}/samples", records(rows(2000, 2), first=500))
+        until(lambda: loop.state.samples == 2500, "it does not learn")
+        webhook.metrics = loop.metrics_address
+        time.sleep(0.2)  # some lines of samples that are as they were
+        dearer = rows(2000, 3).with_columns(pl.col("price") * 10)
+        append(f"log:{tmp_path}/samples", records(dearer, first=2500))
+        until(lambda: bool(webhook.of("drift")), "nobody is told")
+        time.sleep(0.2)  # it is told once, not with every line
+    raised(webhook, caplog, "drift", "number:price is not what it was: PSI ")
+    (told,) = webhook.of("drift")
+    assert told["of"] == "number:price" and told["psi"] > 0.25

@@ -11,8 +11,9 @@ import pytest
 from penstock import native
 from penstock.registry import Registry
 from penstock.registry.bundles import read_manifest
-from penstock.registry.chain import records
+from penstock.registry.chain import ChainHead, read, records
 from penstock.streams import open_topic
+from penstock.training.live.bases import Bases
 from penstock.training.live.run import Loop
 
 from .conftest import append, rows
@@ -90,5 +91,29 @@ def test_what_a_version_says_of_another_topic_does_not_count(
         until(lambda: host.ready and host.at() == published(loop), "it does not follow")
         probe = rows(200, 9)
         np.testing.assert_allclose(host.asked(probe)[0], scored(loop, version, tmp_path, probe), atol=1e-6)
+    finally:
+        host.stop()
+
+
+def test_the_chain_is_trimmed_behind_the_oldest_base_that_is_kept_and_a_host_that_comes_later_serves(
+    settings_file: SettingsFile, tmp_path: Path, models: Callable[[str], Path]
+) -> None:
+    publish = PUBLISH.replace("log:chain", "log:chain?segment=4KiB").replace("500", "100")
+    path = settings_file("lr", f"{publish}{VERSIONS}keep = 2\n")
+    starts = [0]
+    for turn in range(3):
+        append(f"log:{tmp_path}/samples", samples_of(rows(1000, turn), first=1000 * turn))
+        loop = run_until(path, 1000 * (turn + 1))
+        oldest = Bases(tmp_path / "loop-cuts", 2).all()[0]
+        with open_topic(f"log:{tmp_path}/chain") as topic:
+            starts.append(topic.start(0))
+            since = list(read(topic, ChainHead("ctr", *oldest.chain), offset=oldest.offset + 1))
+        assert starts[-2] < starts[-1] <= oldest.offset + 1
+        assert since[-1].head[1:] == published(loop), "the oldest base leads to what was published last"
+    host = Host(tmp_path, models("lr"))
+    try:
+        until(lambda: host.ready and host.at() == published(loop), "it does not follow")
+        probe = rows(200, 9)
+        np.testing.assert_allclose(host.asked(probe)[0], scored(loop, models("lr"), tmp_path, probe), atol=1e-6)
     finally:
         host.stop()
