@@ -15,6 +15,9 @@ from penstock.registry.faults import UnknownVersion
 from penstock.registry.tables import alias_changes, aliases, versions
 from penstock.registry.versions import Name, Version, check_alias, iso, who
 
+#: SQLite and PostgreSQL both read this.
+_MADE = sa.text("INSERT INTO aliases (model, alias, number) VALUES (:model, :alias, :number) ON CONFLICT DO NOTHING")
+
 
 @dataclass(frozen=True)
 class Move:
@@ -38,11 +41,14 @@ def move(db: Connection, name: Name, alias: str, why: str) -> Version:
     model, number = version.name, version.number
     locked = sa.select(aliases.c.number).where(aliases.c.model == model, aliases.c.alias == alias).with_for_update()
     old = db.execute(locked).scalar()
+    made = False
+    while old is None and not made:
+        made = bool(db.execute(_MADE, {"model": model, "alias": alias, "number": number}).rowcount)
+        if not made:  # another host made it in this moment
+            old = db.execute(locked).scalar()
     if old == number:
         return version
-    if old is None:
-        db.execute(aliases.insert().values(model=model, alias=alias, number=number))
-    else:
+    if not made:
         at = (aliases.c.model == model) & (aliases.c.alias == alias)
         db.execute(sa.update(aliases).where(at).values(number=number))
     # A version that gc had marked is wanted again.

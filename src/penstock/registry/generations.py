@@ -28,6 +28,10 @@ from penstock.registry.versions import check_model
 
 #: How long a trainer that says nothing keeps others out; it renews three times as often.
 LEASE_S = 5.0
+#: SQLite and PostgreSQL both read this.
+_BEGUN = sa.text(
+    "INSERT INTO generations (model, generation, owner, until) VALUES (:model, 0, '', 0) ON CONFLICT DO NOTHING"
+)
 
 
 @dataclass(frozen=True)
@@ -83,20 +87,17 @@ class Lease:
 
     def _claim(self, take_over: bool) -> int:
         with self.database.write() as db:
+            # A row for all to lock: of two that begin a model at once, the second waits here for the first.
+            db.execute(_BEGUN, {"model": self.model})
             locked = sa.select(generations).where(generations.c.model == self.model).with_for_update()
-            found = db.execute(locked).one_or_none()
-            left = found.until - time.time() if found else 0.0
-            if found is not None and left > 0 and not take_over:
+            found = db.execute(locked).one()
+            left = found.until - time.time()
+            if left > 0 and not take_over:
                 said = f"'{self.model}' is being trained by {found.owner} (generation {found.generation})"
                 hint = f"its lease ends in {left:.1f} s unless it renews it; --take-over fences it off now"
                 raise LeaseHeld(said, hint, "LIVE010")
-            until = time.time() + LEASE_S
-            if found is None:
-                values = {"model": self.model, "generation": 1, "owner": self.owner, "until": until}
-                db.execute(generations.insert().values(values))
-                return 1
             self.before = int(found.generation)
-            self._set(db, self.before, generation=self.before + 1, owner=self.owner, until=until)
+            self._set(db, self.before, generation=self.before + 1, owner=self.owner, until=time.time() + LEASE_S)
             return self.before + 1
 
     def renew(self) -> None:

@@ -1,15 +1,18 @@
 """A day of behaviour for joins to be tried on, with all that goes wrong in one, and joins that are killed on the way.
 
-As a program: `history.py FILE KILLS SEED` joins what FILE names in processes that kill themselves, then once in peace.
+As a program: `history.py FILE KILLS SEED` joins what FILE names in processes that kill themselves, then once in peace;
+`history.py FILE amid TIMES` joins it until it kills itself inside an append to several partitions, the TIMES-th.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from penstock.online.outputs import Outputs
 from penstock.online.settings import read
 from penstock.online.state import State
 from penstock.streams import Record, Topic
+from penstock.streams.kafka import KafkaTopic
+from penstock.streams.redis import RedisTopic
 
 T0 = 1_780_000_000_000
 PROBLEMS = 3
@@ -142,14 +147,56 @@ def _kill_at(where: tuple[type, str], before: bool, times: int) -> None:
         nonlocal left
         left -= 1
         if left == 0 and before:
-            os.kill(os.getpid(), signal.SIGKILL)
+            _die()
         found = real(*arguments)
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            _die()
         return found
 
     setattr(owner, name, dying)
 
 
-if __name__ == "__main__":
+def killed_amid(file: Path, times: int) -> None:
+    """Join until the `times`-th append to several partitions has written some of them and not the others: then -9."""
+    _small_steps()
+    real, left = Outputs._append, times
+
+    def dying(self: Outputs, values: list[bytes], keys: list[bytes], times_ms: list[int]) -> None:
+        nonlocal left
+        parts = {self.topic.partition_of(key) for key in keys}
+        left -= len(parts) > 1
+        if left == 0:
+            _die_inside(self.topic, max(parts))
+        real(self, values, keys, times_ms)
+
+    Outputs._append = dying  # type: ignore[method-assign]
+    runner.Runner(read(file), lambda said: print(said, file=sys.stderr)).run(drain=True)
+
+
+def _die_inside(topic: Topic, last: int) -> None:
+    """The next append does not live to write its last partition; of a transaction, to commit it."""
+    if isinstance(topic, RedisTopic):
+        written = topic._append_to
+
+        def one_and_no_more(*arguments: Any) -> int:
+            end = written(*arguments)
+            _die()
+            return end
+
+        topic._append_to = one_and_no_more  # type: ignore[method-assign]
+    elif isinstance(topic, KafkaTopic):
+        topic._commit_transaction = lambda producer: (producer.flush(30), _die())  # type: ignore[method-assign]
+    else:  # partitions are written one after the other, and the last is kept by somebody else
+        lock = os.open(Path(topic.name.removeprefix("log:")) / str(last) / "lock", os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(0.2, _die).start()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__" and sys.argv[2] == "amid":
+    killed_amid(Path(sys.argv[1]), int(sys.argv[3]))
+elif __name__ == "__main__":
     print(killed_joins(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

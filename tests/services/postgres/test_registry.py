@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,7 @@ def test_two_hosts_share_versions_aliases_and_blobs(registry: Registry, database
 
 _PUSHES = """
 import sys
+import threading
 from pathlib import Path
 from penstock.registry import Registry
 with Registry(sys.argv[1]) as opened:
@@ -108,3 +111,21 @@ def test_a_server_that_is_gone_is_said_and_what_was_fetched_lives_on(
         known.rename(memory / hashlib.sha256(lost.database.name.encode()).hexdigest()[:16])
         assert lost.resolve("models:/ctr@live").remembered
         assert lost.fetch("models:/ctr@live") == folder
+
+
+def test_hosts_that_make_an_alias_at_once_all_move_it(registry: Registry, database: str, tmp_path: Path) -> None:
+    registry.push(bundle(tmp_path / "one", "one"), "ctr")
+    registry.push(bundle(tmp_path / "two", "two"), "ctr")
+    together = threading.Barrier(8)
+
+    def move(number: int) -> int:
+        with Registry(database) as host:
+            host.list_versions()  # connected
+            together.wait(30)
+            return host.alias(f"ctr/{1 + number % 2}", "live").number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(move, range(8))) == [1, 2] * 4
+    moves = registry.describe("ctr/1")[1]
+    assert [move.old for move in moves] == [None, *(move.new for move in moves[:-1])]
+    assert registry.resolve("models:/ctr@live").number == moves[-1].new

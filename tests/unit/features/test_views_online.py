@@ -44,7 +44,7 @@ def happenings(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 def told(store: OnlineStore, view: View, at_s: int) -> list[dict[str, Any]]:
     values = store.read([view], {"user_id": [*USERS, "nobody", None]}, at_s * 1_000_000)[0]
-    assert values.as_of_us.to_pylist() >= [at_s * 1_000_000]
+    assert len(values.as_of_us) == len(values.rows) and min(values.as_of_us.to_pylist()) >= at_s * 1_000_000
     rows: list[dict[str, Any]] = values.rows.to_pylist()
     return rows
 
