@@ -18,6 +18,7 @@ from penstock.errors import PenstockError
 from penstock.registry import bundles
 from penstock.registry.chain_reading import Standing, holds, newest_base
 from penstock.registry.chain_records import Assembler, Base, Begin, Broken, ChainError, ChainHead, Whole
+from penstock.registry.faults import BundleError
 from penstock.serving.config import Config, Following
 from penstock.serving.logs import log
 from penstock.serving.references import MODELS, Bundle, held
@@ -25,6 +26,8 @@ from penstock.streams import BeyondEnd, RecordsLost, Topic, TopicTrimmed, open_t
 
 #: How long a read waits for records, and a follower that cannot go on for something new.
 WAIT_S, PAUSE_S = 0.05, 0.5
+#: Before a base that came damaged is fetched again: it may be large.
+AGAIN_S = 30.0
 #: The code of a delta that cannot be laid over: it has no room, or is of other shapes.
 FULL = "CHAIN011"
 
@@ -51,6 +54,8 @@ class Follower:
         self._offset = 0
         self._staged = False
         self._said = ""
+        #: The base that came damaged last: its digest, when it may be fetched again, what is wrong with it.
+        self._damaged: tuple[str, float, ChainError] | None = None
         self._thread = threading.Thread(target=self._run, name=f"chain-{model}-{label}", daemon=True)
         self._thread.start()
 
@@ -211,10 +216,13 @@ class Follower:
             else:
                 folder = self._local(base)
                 digest = bundles.digest_of_folder(folder)
-            if digest != base.digest:
-                said = f"chain of '{self.chain}': the base at {base.address} is {digest}, announced was {base.digest}"
-                raise ChainError(said, "was it written anew? announce what is there", "CHAIN012")
+            self._compare(base, digest)
             yield folder
+
+    def _compare(self, base: Base, digest: str) -> None:
+        if digest != base.digest:
+            said = f"chain of '{self.chain}': the base at {base.address} is {digest}, announced was {base.digest}"
+            raise ChainError(said, "was it written anew? announce what is there", "CHAIN012")
 
     def _local(self, base: Base) -> Path:
         import fsspec
@@ -225,12 +233,30 @@ class Follower:
             return Path(path)
         folder = self._bases / base.digest
         if not folder.is_dir():
+            if self._damaged is not None and self._damaged[0] == base.digest and time.monotonic() < self._damaged[1]:
+                raise self._damaged[2].with_traceback(None)
             coming = self._bases / f"{base.digest}.coming"
             shutil.rmtree(self._bases, ignore_errors=True)  # what is mapped stays mapped
             coming.parent.mkdir(parents=True, exist_ok=True)
             system.get(path, str(coming), recursive=True)
+            try:
+                self._check(base, coming)
+            except ChainError as error:
+                self._damaged = base.digest, time.monotonic() + AGAIN_S, error
+                raise
             coming.rename(folder)
         return folder
+
+    def _check(self, base: Base, coming: Path) -> None:
+        """What was fetched is what was announced, file by file."""
+        try:
+            self._compare(base, bundles.digest_of_folder(coming))
+            bundles.check_files(coming, bundles.read_manifest(coming)["files"])
+        except BundleError as error:
+            said = f"chain of '{self.chain}': the base at {base.address} did not come whole: {error.message}"
+            raise ChainError(
+                said, "look at what lies there; it is fetched again, or the next one", "CHAIN012"
+            ) from None
 
     def _tell(self, level: str, event: str, error: Exception) -> None:
         """Once, until it goes on."""
