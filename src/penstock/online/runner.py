@@ -25,17 +25,28 @@ _PASSING = {"STRM010", "STRM011", "STRM012", "STRM015", "STRM016", "STRM017", "J
 _COMMIT_EVENTS = 50_000
 _TICK_S, _IDLE_COMMIT_S, _TELL_S, _GROUP_S = 0.1, 1.0, 1.0, 1.0
 _PAUSE_S, _STALLED_S = 1.0, 10.0
+#: A session that comes to no end of what it does waits: topics are patient with brokers (`timeout`).
+_SILENT_S = 10.0
 
 
 class Runner:
-    """One join until it is stopped. `status` is a plain dict that is replaced, never changed, for whoever shows it."""
+    """One join until it is stopped."""
 
     def __init__(self, file: JoinFile, told: Callable[[str], None]) -> None:
         self.file, self.told = file, told
         self.stopping = Stopping()
         self.counts: Counter[str] = Counter()
         self.failures = 0
-        self.status: dict[str, Any] = {"state": "starting"}
+        self._status: dict[str, Any] = {"state": "starting"}
+        self._doing, self._told_s = "", time.monotonic()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """For whoever shows it, from other threads: a plain dict that is replaced, never changed."""
+        status, silent_s = self._status, time.monotonic() - self._told_s
+        if status["state"] == "joining" and silent_s > _SILENT_S:
+            return {**status, "state": "waiting", "why": f"{self._doing}: no answer for {silent_s:.0f} s"}
+        return status
 
     def run(self, drain: bool = False) -> dict[str, Any]:
         """Join until `stopping` is set; with `drain`, until the inputs have been read to their ends.
@@ -54,7 +65,7 @@ class Runner:
                         raise
                     self.failures += 1
                     self.told(f"waiting: {error.message}")
-                    self.status = {**self.status, "state": "waiting", "why": error.message}
+                    self._status = {**self._status, "state": "waiting", "why": error.message}
                     self.stopping.wait(_PAUSE_S)
                 finally:
                     state.abort()
@@ -124,8 +135,10 @@ class Runner:
         commit_s = self.file.document.commit / 1000
         committed = ticked = told = moved = grouped = time.monotonic()
         events, changed = 0, False
+        reading = f"reading {' and '.join(topic.name for topic in topics.values())}"
+        appending = f"appending to {outputs.topic.name}"
         while True:
-            stopping = self.stopping.is_set()
+            stopping, self._doing = self.stopping.is_set(), reading
             came = 0 if stopping else inputs.read()
             reached = inputs.frontier_ms
             now = time.monotonic()
@@ -138,6 +151,7 @@ class Runner:
                     samples = joiner.join(taken.events, frontier)
                 self._tell_refused(taken.refused)
                 self.counts += taken.counts
+                self._doing = appending
                 outputs.append(samples)
                 events += len(taken.events)
                 changed = changed or bool(taken.events or samples or taken.refused)
@@ -145,11 +159,13 @@ class Runner:
                 self._tell_stalled(inputs)
                 moved = now
             if now - ticked >= _TICK_S and frontier > 0:
+                self._doing = appending
                 outputs.tick(frontier)
                 ticked = now
             over = stopping or (drain and all(p.read_to >= ends[id(p)] for p in inputs.partitions))
             due = now - committed >= (commit_s if changed else _IDLE_COMMIT_S)
             if over or due or events >= _COMMIT_EVENTS:
+                self._doing = "committing"
                 if over:
                     outputs.tick(frontier)
                 self._commit(state, inputs, outputs, joiner, frontier)
@@ -158,8 +174,9 @@ class Runner:
                     self._tell_groups(topics, inputs)
                     grouped = now
             if over or now - told >= _TELL_S:
-                self.status = self._status(state, inputs, outputs, frontier)
-                told = now
+                facts = self._facts(state, inputs, outputs, frontier)
+                self._told_s = time.monotonic()
+                self._status, told = facts, now
             if over:
                 return
             if not came:
@@ -204,7 +221,7 @@ class Runner:
             "while others went on: samples wait for it; let its writers tick, or say ticks in the join file"
         )
 
-    def _status(self, state: State, inputs: Inputs, outputs: Outputs, frontier: int) -> dict[str, Any]:
+    def _facts(self, state: State, inputs: Inputs, outputs: Outputs, frontier: int) -> dict[str, Any]:
         lags = {f"{one.source}/{one.number}": one.topic.end(one.number) - one.position for one in inputs.partitions}
         return {
             "state": "joining",

@@ -203,7 +203,11 @@ class KafkaTopic(Topic):
     def sync(self) -> None:
         if self._producer is None:
             return
-        if self._producer.flush(self.settings.timeout_s):
+        try:
+            left = self._producer.flush(self.settings.timeout_s)
+        except self._kafka.KafkaException as error:  # one that was fenced says so again
+            raise self._cluster.error("appending", error.args[0]) from None
+        if left:
             raise self._cluster.unreachable("appending")
         if self._failed is not None:
             failed, self._failed = self._failed, None

@@ -87,6 +87,18 @@ def records(topic: Topic) -> list[list[Record]]:
     return found
 
 
+def feed(source: Topic, target: Topic, part: int, parts: int) -> None:
+    """Append one of `parts` of a topic to another of as many partitions, as it was there."""
+    for partition in range(source.partitions):
+        batch = source.read(partition, 0, records=1_000_000)
+        count = len(batch.records)
+        some = batch.records[count * part // parts : count * (part + 1) // parts]
+        target.append(
+            [record.value for record in some], keys=[record.key for record in some],
+            times_ms=[record.time_ms for record in some], partition=partition,
+        )  # fmt: skip
+
+
 def samples(topic: Topic) -> list[list[dict[str, Any]]]:
     return [[json.loads(record.value) for record in part] for part in records(topic)]
 

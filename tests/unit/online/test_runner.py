@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -265,3 +266,42 @@ def test_the_command_joins_until_it_is_told_to_stop_and_says_how_it_is(tmp_path:
 def test_a_status_is_a_line_and_metrics_before_anything_was_read() -> None:
     starting = {"state": "starting"}
     assert line(starting).startswith("starting") and "penstock_join_up 0\n" in text(starting)
+
+
+def test_a_join_that_waits_within_a_call_says_so_and_for_what(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Topics are patient with a broker that is away: for two minutes nothing fails."""
+    monkeypatch.setattr(runner, "_SILENT_S", 1.5)
+    away, real = threading.Event(), outputs.Outputs.append
+
+    def patient(*arguments: Any) -> None:
+        while away.is_set():
+            time.sleep(0.01)
+        real(*arguments)
+
+    monkeypatch.setattr(outputs.Outputs, "append", patient)
+    run = Runner(read(place.file), place.said.append)
+    thread = threading.Thread(target=run.run)
+
+    def until(holds: Callable[[], bool]) -> None:
+        ends = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < ends, run.status
+            time.sleep(0.02)
+
+    place.shown("a/0")
+    place.tick(T0 + 1000)
+    thread.start()
+    try:
+        until(lambda: "penstock_join_up 1\n" in text(run.status))
+        away.set()
+        place.shown("b/0", at=T0 + 1100)
+        place.tick(T0 + 2000)
+        until(lambda: "penstock_join_up 0\n" in text(run.status))
+        assert line(run.status).startswith("waiting: appending to log:") and "no answer for" in line(run.status)
+        away.clear()
+        until(lambda: "penstock_join_up 1\n" in text(run.status))
+    finally:
+        away.clear()
+        run.stopping.set()
+        thread.join()
+    assert run.failures == 0 and [id for id, _, _ in place.samples()] == ["a/0", "b/0"]
