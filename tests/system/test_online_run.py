@@ -82,7 +82,7 @@ def settings(place: Path, name: str, more: str = "", samples: str = "samples") -
     path = place / f"{name}.toml"
     path.write_text(
         f'[model]\nname = "{name}"\nstart = "lr"\nanew = true\n[samples]\ntopic = "log:{samples}"\n'
-        f"[train]\nbatch = 10\nthreads = 1\ndeterministic = true\n"
+        f"[train]\nbatch = 20\nthreads = 1\ndeterministic = true\n"
         f'[checkpoints]\nfolder = "{name}-cuts"\nevery_s = 0.02\n[watch]\ntell_s = 0.2\n{more}'
     )
     return path
@@ -144,7 +144,7 @@ def learnt(place: Path, name: str) -> tuple[bytes, dict[str, int]]:
     from penstock.training.bundle import load
     from penstock.training.live.learners import OnlineLearner
 
-    learner = OnlineLearner(load(place / "lr"), batch=10, threads=1, anew=True)
+    learner = OnlineLearner(load(place / "lr"), batch=20, threads=1, anew=True)
     sections = learner.resume(sorted(place.glob(f"{name}-cuts/gen-*"))[-1])
     assert sections is not None
     fields, keys, values = (np.asarray(column) for column in learner.trainer.rows())
@@ -185,8 +185,8 @@ def finished(place: Path, name: str, kills: int) -> int:
 def test_killed_at_any_instant_every_sample_has_acted_once(place: Path) -> None:
     """SGD's weights are a sum of gradients at the weights before: a sample lost, doubled or moved shows in them."""
     finished(place, "straight", 0)
-    hit = finished(place, "killed", 4)
-    assert hit >= 3, "kills must hit runs in their middle"
+    hit = finished(place, "killed", 3)
+    assert hit >= 2, "kills must hit runs in their middle"
     (one, consumed), (other, consumed_too) = learnt(place, "straight"), learnt(place, "killed")
     assert consumed["counts"] == {"samples": SAMPLES, "ticks": 0, "quarantined": 0, "skipped": 0}
     assert consumed_too == consumed and one == other
