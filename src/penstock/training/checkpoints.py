@@ -107,6 +107,12 @@ class Checkpoints:
         with told(self.folder):
             return self._native.resume()
 
+    @property
+    def outweighed(self) -> bool:
+        """Whether the cuts that build on the last full one weigh more than that: time for another full one, as `prune`
+        cannot remove what the newest builds on."""
+        return self._native.outweighed
+
     def prune(self) -> int:
         """Remove what neither the newest cut nor the one before it needs; returns how many files went."""
         with told(self.folder):

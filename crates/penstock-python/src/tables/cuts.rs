@@ -138,6 +138,12 @@ impl PyCheckpoints {
             .map_err(|error| to_py(py, error))
     }
 
+    /// Whether what builds on the last full cut weighs more than that.
+    #[getter]
+    fn outweighed(&self) -> bool {
+        self.lock().outweighed()
+    }
+
     /// The cuts in the folder, oldest first.
     fn sequences(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
         py.detach(|| self.lock().sequences())

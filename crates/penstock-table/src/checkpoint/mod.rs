@@ -68,6 +68,9 @@ pub struct Checkpoints {
     plan: String,
     next: u64,
     base: Option<Base>,
+    /// Bytes of the last full cut, and of those that build on it.
+    full: u64,
+    added: u64,
 }
 
 /// A cut that is being written.
@@ -95,6 +98,8 @@ impl Checkpoints {
             plan: plan.into(),
             next: 1,
             base: None,
+            full: 0,
+            added: 0,
         };
         checkpoints.next = checkpoints.sequences()?.last().map_or(1, |last| last + 1);
         Ok(checkpoints)
@@ -138,6 +143,22 @@ impl Checkpoints {
         })
     }
 
+    /// Whether what builds on the last full cut weighs more than that: without another full one `prune` never has
+    /// anything to remove, and resuming reads all of it.
+    pub fn outweighed(&self) -> bool {
+        self.added > self.full
+    }
+
+    fn weigh(&mut self, sequence: u64, full: bool) {
+        // Of what cannot be opened nothing is known; a cut that lasts does not fail for it.
+        let bytes = self.disk.open(&file(sequence)).map_or(0, |cut| cut.bytes());
+        if full {
+            (self.full, self.added) = (bytes, 0);
+        } else {
+            self.added += bytes;
+        }
+    }
+
     /// Writes what is left and makes the cut last.
     pub fn commit(&mut self, mut cut: OpenCut, store: &mut Store) -> Result<Committed> {
         let identity = cut.writing.commit(store)?;
@@ -149,6 +170,7 @@ impl Checkpoints {
             identity,
             epochs: std::mem::take(&mut cut.epochs),
         });
+        self.weigh(cut.sequence, cut.parent.is_none());
         Ok(Committed {
             sequence: cut.sequence,
             file: file(cut.sequence),
@@ -173,6 +195,9 @@ impl Checkpoints {
             identity: checkpoint.identity(),
             epochs,
         });
+        for (place, sequence) in checkpoint.chain().into_iter().enumerate() {
+            self.weigh(sequence, place == 0);
+        }
         Ok(store)
     }
 

@@ -20,7 +20,7 @@ pub struct Cuts {
     checkpoints: Checkpoints,
     /// The open cut, and of how many tables it is.
     open: Option<(OpenCut, usize)>,
-    /// Tables of the newest cut: with more of them the next one is full.
+    /// Tables of the newest cut: with more of them the next one is full, and where increments weigh more than the last.
     tables: Option<usize>,
 }
 
@@ -40,7 +40,7 @@ impl Cuts {
         let store = &mut trainer.model.store;
         let tables = store.tables().len();
         let options = CutOptions {
-            full: self.tables != Some(tables),
+            full: self.tables != Some(tables) || self.checkpoints.outweighed(),
             ..CutOptions::default()
         };
         let mut open = self.checkpoints.prepare(store, "", options)?;

@@ -304,7 +304,7 @@ class Trainer:
             if self._cut.write(ROWS_A_BATCH):
                 self._finish_cut(checkpoints)
         elif self.position.seen >= next_cut:
-            self._cut = checkpoints.prepare(self.sections())
+            self._cut = checkpoints.prepare(self.sections(), full=checkpoints.outweighed)
             return self.position.seen + self.settings.checkpoint_every
         return next_cut
 

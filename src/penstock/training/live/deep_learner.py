@@ -84,7 +84,8 @@ class DeepLearner(Learner):
     def prepare(self, sections: Mapping[str, bytes]) -> None:
         assert self._checkpoints is not None
         own = {OWN + name: each for name, each in sections.items()}
-        self._cut = self._checkpoints.prepare({**self.trainer.sections(), **own})
+        full = self._checkpoints.outweighed
+        self._cut = self._checkpoints.prepare({**self.trainer.sections(), **own}, full=full)
 
     def write(self, rows: int) -> bool:
         assert self._checkpoints is not None

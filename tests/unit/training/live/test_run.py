@@ -116,6 +116,17 @@ def test_poison_is_put_aside_with_its_offset(settings_file: SettingsFile, tmp_pa
     assert told[0]["record"] == "garbage"
 
 
+@pytest.mark.parametrize("kind", ["lr", "deep"])
+def test_cuts_without_end_fill_no_disk(kind: str, settings_file: SettingsFile, tmp_path: Path) -> None:
+    append(f"log:{tmp_path}/samples", records(rows(1500, 1)))
+    loop = run_until(settings_file(kind, "every_s = 0.0001\n[train]\nbatch = 10\ndeterministic = true"), 1500)
+    cuts = list((tmp_path / "loop-cuts" / "gen-000001").glob("*.cut"))
+    assert max(int(cut.stem) for cut in cuts) > 50 and len(cuts) < 10
+    append(f"log:{tmp_path}/samples", records(rows(10, 2), first=1500))
+    again = run_until(settings_file(kind, "[train]\nbatch = 10\ndeterministic = true"), 1510)
+    assert again.learner.sizes != {} and again.state.samples == loop.state.samples + 10
+
+
 def test_poison_without_end_fills_neither_disk_nor_log(
     settings_file: SettingsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
