@@ -25,6 +25,7 @@ from .test_joiner import T0, logs, terms
 
 BEGIN = 1_780_000_000_000
 
+
 @settings(max_examples=30, deadline=None)
 @given(logs(), terms)
 def test_frames_give_what_topics_give(events: list[Event], terms: Terms) -> None:
@@ -79,7 +80,13 @@ def happenings(count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     draws, shown, done = random.Random(3), [], []
     for number in range(count):
         id, at = f"r{number}/0", BEGIN + number * 3
-        row = {"id": id, "time_ms": at, "p": draws.choice([0.1, 0.5, None, 7.0]), "user": f"ü{number % 50}", "n": number}
+        row = {
+            "id": id,
+            "time_ms": at,
+            "p": draws.choice([0.1, 0.5, None, 7.0]),
+            "user": f"ü{number % 50}",
+            "n": number,
+        }
         shown += [{**row, "came": at + draws.randrange(110)} for _ in range(1 + (draws.random() < 0.1))]
         for kind, share in (("click", 0.4), ("buy", 0.2), ("other", 0.05)):
             while draws.random() < share:
