@@ -223,6 +223,57 @@ def test_an_updater_that_follows_is_killed_amid_what_comes_and_the_next_one_lose
     assert told(OnlineStore(address), view, 20_000) == wanted(moved[:sent], 20_000)
 
 
+def test_an_updater_whose_redis_goes_away_ends_with_its_code_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    try:
+        server = Redis(tmp_path / "redis")
+    except NotInstalled as why:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(why))
+    events = [e for e in happenings(160) if e["user_id"] is not None]
+    view = shop(tmp_path, f'topic="log:{tmp_path}/clicks"')
+    address = f"redis://127.0.0.1:{server.port}/1"
+    command = [sys.executable, "-m", "penstock.cli", "features", "materialise", str(tmp_path / "views.xml"),
+               "user_clicks", "--to", address, "--follow"]  # fmt: skip
+    moved = [{**e, "s": e["s"] + 1000} for e in events]
+
+    def position() -> int:
+        stored = OnlineStore(address, create=True).views().get("user_clicks")
+        return int(json.loads(stored.position)["0"]) if stored and stored.position else 0
+
+    def followed_to(follower: subprocess.Popen[str], end: int) -> None:
+        deadline = time.monotonic() + 60
+        while position() < end:
+            assert follower.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+
+    with open_topic(f"log:{tmp_path}/clicks") as topic:
+
+        def send(some: list[dict[str, Any]]) -> None:
+            topic.append(
+                [json.dumps({k: v for k, v in e.items() if k != "s"}).encode() for e in some],
+                times_ms=[e["s"] * 1000 + 1_000_000 for e in some],
+            )
+
+        server.start()
+        try:
+            send(events[:50])
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+                followed_to(first, 50)
+                server.kill()
+                send(events[50:90])
+                assert first.wait(60) == 1 and first.stderr is not None
+                assert "VIEW021 redis: Connection refused" in first.stderr.read()
+            server.start()
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
+                send(events[90:])
+                followed_to(second, len(events))
+                second.kill()
+            assert told(OnlineStore(address), view, 1_055) == wanted(moved, 1_055)
+        finally:
+            server.kill()
+
+
 def test_a_store_behind_tls_is_as_any_other_and_who_is_not_trusted_is_not_spoken_to(tmp_path: Path) -> None:
     ours, others = certificates.made(tmp_path / "ours", "Ours"), certificates.made(tmp_path / "others", "Others")
     try:
