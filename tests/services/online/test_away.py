@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ..loop.closed import Loop, Pace, Samples, Visitors, free_port
 from ..loop.test_closed_loop import check_samples, drained, learnt, until
-from ..streams.brokers import Broker, NotInstalled, Redis
+from ..streams.brokers import Broker
+from ..streams.conftest import own_redis  # noqa: F401
 
 
 class Watched(Loop):
@@ -39,38 +38,27 @@ class Watched(Loop):
         return int(found[1])
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    """A Redis that no other test needs."""
-    try:
-        started = Redis(tmp_path / "redis")
-    except NotInstalled as why:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(why))
-    started.start()
-    yield started
-    started.kill()
-
-
 @pytest.mark.parametrize(
     ("away_s", "patience"), [(3.0, "1s"), pytest.param(60.0, "", marks=pytest.mark.soak)]
 )  # fmt: skip
 def test_a_broker_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(
-    broker: Broker, tmp_path: Path, away_s: float, patience: str
+    own_redis: Broker,
+    tmp_path: Path,
+    away_s: float,
+    patience: str,  # noqa: F811
 ) -> None:
-    with Watched(tmp_path / "loop", broker.address, patience) as loop:
+    with Watched(tmp_path / "loop", own_redis.address, patience) as loop:
         visitors = Visitors(loop.port, loop.feedback, 200.0)
         visitors.start()
         try:
             until(lambda: loop.up() == 1 and learnt(loop.folder / "cuts") > 0, "it does not learn", loop)
-            broker.kill()
+            own_redis.kill()
             back = time.monotonic() + away_s
             until(lambda: loop.up() == 0, "the join does not say that it waits", loop, away_s)
             while time.monotonic() < back:
                 assert loop.up() == 0 and loop.join.alive() and loop.trainer.alive()
                 time.sleep(0.1)
-            broker.start()
+            own_redis.start()
             until(lambda: loop.up() == 1, "the join does not say that it goes on", loop)
             time.sleep(1.0)
         finally:

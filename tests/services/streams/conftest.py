@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -14,11 +16,14 @@ from penstock.streams import Topic, open_topic
 
 from .brokers import Broker, Kafka, NotInstalled, Redis
 
+AnyBroker = TypeVar("AnyBroker", bound=Broker)
 
-def _running(kind: type[Kafka] | type[Redis], folder: Path) -> Iterator[Broker]:
+
+@contextmanager
+def running(make: Callable[[], AnyBroker]) -> Iterator[AnyBroker]:
     """Skipped with the reason where it cannot be installed, which fails in CI."""
     try:
-        broker = kind(folder)
+        broker = make()
     except NotInstalled as error:
         if os.environ.get("CI") == "true":
             raise
@@ -32,12 +37,21 @@ def _running(kind: type[Kafka] | type[Redis], folder: Path) -> Iterator[Broker]:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    yield from _running(Kafka, tmp_path_factory.mktemp("kafka"))
+    with running(lambda: Kafka(tmp_path_factory.mktemp("kafka"))) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    yield from _running(Redis, tmp_path_factory.mktemp("redis"))
+    with running(lambda: Redis(tmp_path_factory.mktemp("redis"))) as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Broker]:
+    """A Redis that no other test needs: it may be killed and started."""
+    with running(lambda: Redis(tmp_path / "redis")) as broker:
+        yield broker
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +15,9 @@ from penstock.features.views import OnlineStore
 from penstock.streams import StreamError, Unreachable, open_topic
 from penstock.streams.faults import AddressError
 
-from .brokers import Broker, NotInstalled, TlsRedis
+from .brokers import Broker, TlsRedis
 from .certificates import Certified, made
+from .conftest import running
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,8 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Certified:
 
 @pytest.fixture(scope="module")
 def server(certified: Certified, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRedis]:
-    try:
-        server = TlsRedis(tmp_path_factory.mktemp("rediss"), certified)
-    except NotInstalled as why:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(why))
-    server.start()
-    yield server
-    server.kill()
+    with running(lambda: TlsRedis(tmp_path_factory.mktemp("rediss"), certified)) as server:
+        yield server
 
 
 def test_a_topic_lives_behind_tls(server: TlsRedis, certified: Certified) -> None:

@@ -23,7 +23,8 @@ from penstock.features.views.materialise import materialise
 from penstock.streams import open_topic
 
 from ...services.streams import certificates
-from ...services.streams.brokers import NotInstalled, Redis, TlsRedis
+from ...services.streams.brokers import Broker, TlsRedis
+from ...services.streams.conftest import own_redis, running  # noqa: F401
 from .views_cases import expected, shop
 
 USERS = ["ann", "bob", "", "Zoë", "x" * 300]
@@ -64,15 +65,8 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "lmdb":
         yield f"lmdb:{tmp_path}/online?size=1GiB"
         return
-    try:
-        server = Redis(tmp_path / "redis")
-    except NotInstalled as why:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(why))
-    server.start()
+    server: Broker = request.getfixturevalue("own_redis")
     yield f"redis://127.0.0.1:{server.port}/1"
-    server.kill()
 
 
 def test_materialised_views_tell_what_brute_force_says(address: str, tmp_path: Path) -> None:
@@ -223,13 +217,11 @@ def test_an_updater_that_follows_is_killed_amid_what_comes_and_the_next_one_lose
     assert told(OnlineStore(address), view, 20_000) == wanted(moved[:sent], 20_000)
 
 
-def test_an_updater_whose_redis_goes_away_ends_with_its_code_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    try:
-        server = Redis(tmp_path / "redis")
-    except NotInstalled as why:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(why))
+def test_an_updater_whose_redis_goes_away_ends_with_its_code_and_the_next_one_goes_on(
+    own_redis: Broker,
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    server = own_redis
     events = [e for e in happenings(160) if e["user_id"] is not None]
     view = shop(tmp_path, f'topic="log:{tmp_path}/clicks"')
     address = f"redis://127.0.0.1:{server.port}/1"
@@ -255,35 +247,24 @@ def test_an_updater_whose_redis_goes_away_ends_with_its_code_and_the_next_one_go
                 times_ms=[e["s"] * 1000 + 1_000_000 for e in some],
             )
 
-        server.start()
-        try:
-            send(events[:50])
-            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
-                followed_to(first, 50)
-                server.kill()
-                send(events[50:90])
-                assert first.wait(60) == 1 and first.stderr is not None
-                assert "VIEW021 redis: Connection refused" in first.stderr.read()
-            server.start()
-            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
-                send(events[90:])
-                followed_to(second, len(events))
-                second.kill()
-            assert told(OnlineStore(address), view, 1_055) == wanted(moved, 1_055)
-        finally:
+        send(events[:50])
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+            followed_to(first, 50)
             server.kill()
+            send(events[50:90])
+            assert first.wait(60) == 1 and first.stderr is not None
+            assert "VIEW021 redis: Connection refused" in first.stderr.read()
+        server.start()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
+            send(events[90:])
+            followed_to(second, len(events))
+            second.kill()
+        assert told(OnlineStore(address), view, 1_055) == wanted(moved, 1_055)
 
 
 def test_a_store_behind_tls_is_as_any_other_and_who_is_not_trusted_is_not_spoken_to(tmp_path: Path) -> None:
     ours, others = certificates.made(tmp_path / "ours", "Ours"), certificates.made(tmp_path / "others", "Others")
-    try:
-        server = TlsRedis(tmp_path / "redis", ours)
-    except NotInstalled as why:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(why))
-    server.start()
-    try:
+    with running(lambda: TlsRedis(tmp_path / "redis", ours)) as server:
         place = f"rediss://127.0.0.1:{server.port}/1"
         events = happenings(300)
         view = shop(tmp_path, files(tmp_path, events))
@@ -297,8 +278,6 @@ def test_a_store_behind_tls_is_as_any_other_and_who_is_not_trusted_is_not_spoken
             OnlineStore(f"{place}?ca={tmp_path}/nothing.pem")
         with pytest.raises(DataError, match="VIEW021"):
             OnlineStore(f"redis://127.0.0.1:{server.port}/1")
-    finally:
-        server.kill()
 
 
 def test_several_views_are_read_as_of_one_instant_each_with_its_own_entity(address: str, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,7 +22,8 @@ from penstock.features.views.skew import causes, compare
 from penstock.training.bundle import load
 
 from ...services.streams import certificates
-from ...services.streams.brokers import NotInstalled, Redis, TlsRedis
+from ...services.streams.brokers import Broker, TlsRedis
+from ...services.streams.conftest import own_redis, running  # noqa: F401
 from .test_host import Host
 
 VIEWS = """<views xmlns="urn:penstock:views:1" name="shop">
@@ -97,18 +97,11 @@ def redis(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     """The same views in a Redis behind TLS: its address, as a host is given it."""
     folder = tmp_path_factory.mktemp("redis")
     certified = certificates.made(folder / "authority", "Ours")
-    try:
-        server = TlsRedis(folder, certified)
-    except NotInstalled as why:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(why))
-    server.start()
-    address = f"rediss://127.0.0.1:{server.port}/2?ca={certified.ca}"
-    for view in read(shop / "views.xml").views.values():
-        materialise(OnlineStore(address, create=True), view)
-    yield address
-    server.kill()
+    with running(lambda: TlsRedis(folder, certified)) as server:
+        address = f"rediss://127.0.0.1:{server.port}/2?ca={certified.ca}"
+        for view in read(shop / "views.xml").views.values():
+            materialise(OnlineStore(address, create=True), view)
+        yield address
 
 
 @pytest.fixture(params=["lmdb", "redis"])
@@ -184,16 +177,12 @@ def test_a_key_that_is_missing_or_of_another_type_is_the_client_s_fault(url: str
     assert (status, reply["error"]) == (400, "input 'item_id' is BYTES, and view 'item_clicks' is looked up by INT64")
 
 
-def test_a_redis_that_goes_away_is_a_503_and_one_that_is_back_is_read_again(shop: Path, tmp_path: Path) -> None:
-    (tmp_path / "redis").mkdir()
-    try:
-        server = Redis(tmp_path / "redis")
-    except NotInstalled as why:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(why))
-    server.start()
-    address = f"redis://127.0.0.1:{server.port}"
+def test_a_redis_that_goes_away_is_a_503_and_one_that_is_back_is_read_again(
+    own_redis: Broker,
+    shop: Path,
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    address = f"redis://127.0.0.1:{own_redis.port}"
     for view in read(shop / "views.xml").views.values():
         materialise(OnlineStore(address, create=True), view)
     host = Host(tmp_path, CONFIG.format(shop=shop, store=address))
@@ -202,14 +191,13 @@ def test_a_redis_that_goes_away_is_a_503_and_one_that_is_back_is_read_again(shop
         url = host.ready()[0]
         status, before = infer(url, keys)
         assert status == 200
-        server.kill()
+        own_redis.kill()
         status, reply = infer(url, keys)
         assert status == 503 and reply["error"].startswith("its feature views cannot be read: redis: ")
-        server.start()
+        own_redis.start()
         status, after = infer(url, keys)
         assert (status, after["outputs"]) == (200, before["outputs"])
     finally:
-        server.kill()
         assert host.stop() == 0
         host.close()
 

@@ -20,7 +20,7 @@ pub struct Cuts {
     checkpoints: Checkpoints,
     /// The open cut, and of how many tables it is.
     open: Option<(OpenCut, usize)>,
-    /// Tables of the newest cut: with more of them the next one is full, and where increments weigh more than the last.
+    /// Tables of the newest cut: with more of them the next one is full, and also where increments outweigh the last full one.
     tables: Option<usize>,
 }
 

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from penstock.data.atomic import write_bytes
+from penstock.operators.places import is_name
 from penstock.registry.faults import SweptError, UnknownVersion
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
-from penstock.registry.versions import SCHEME, Version
+from penstock.registry.versions import Version
 
 START = "start.json"
 #: For so long the registry keeps the versions of a loop that nobody starts any more.
@@ -29,7 +30,7 @@ def begun_with(folder: Path, start: str, registry: Registry) -> str:
 
     Where there are no checkpoints, what it means now. Raises `UnknownVersion`, `SweptError`, `RegistryLost`.
     """
-    if not start.startswith(SCHEME):
+    if not is_name(start):
         return start
     noted = folder / START
     if noted.is_file() and any(folder.glob("gen-*/*.cut")):
@@ -41,7 +42,7 @@ def begun_with(folder: Path, start: str, registry: Registry) -> str:
 
 def note_start(folder: Path, start: str, version: str) -> None:
     """Write down what a loop begins with, before its first checkpoint."""
-    if start.startswith(SCHEME):
+    if is_name(start):
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / START, json.dumps({"start": start, "version": version}).encode())
 

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.operators.places import is_name
 from penstock.registry.bundles import digest_of_folder
 from penstock.registry.chain import has_begun
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
-from penstock.registry.versions import SCHEME
 from penstock.streams import Unreachable, open_topic
 from penstock.training.bundle import Bundle
 from penstock.training.live import settings, switching
@@ -161,7 +161,7 @@ class Outgoing:
 
     def _hold(self) -> None:
         """What it began with and what it can go back to stay in the registry."""
-        start = [self.parts.start] if self.parts.start.startswith(SCHEME) else []
+        start = [self.parts.start] if is_name(self.parts.start) else []
         bases = self.bases.all() if self.bases is not None else []
         hold(self.parts.registry, self.parts.lease, [*start, *(base.version for base in bases)])
         self._held_at = time.monotonic()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from penstock.data.prometheus import MetricsPort
+from penstock.operators.places import is_name
 from penstock.registry.generations import Lease
 from penstock.registry.registry import Registry
 from penstock.streams import Topic, open_topic
@@ -111,7 +112,7 @@ class Loop:
 
     def _start(self) -> str:
         start = self.document.model.start
-        return start if start.startswith("models:") else str(self.file.at(start))
+        return start if is_name(start) else str(self.file.at(start))
 
     def _resume(self, bundle: Bundle, start: str, topic: Topic) -> None:
         """From the newest cut, or from the model it begins with."""
