@@ -42,10 +42,10 @@ class Watched(Loop):
     ("away_s", "patience"), [(3.0, "1s"), pytest.param(60.0, "", marks=pytest.mark.soak)]
 )  # fmt: skip
 def test_a_broker_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(
-    own_redis: Broker,
+    own_redis: Broker,  # noqa: F811
     tmp_path: Path,
     away_s: float,
-    patience: str,  # noqa: F811
+    patience: str,
 ) -> None:
     with Watched(tmp_path / "loop", own_redis.address, patience) as loop:
         visitors = Visitors(loop.port, loop.feedback, 200.0)

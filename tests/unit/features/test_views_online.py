@@ -218,8 +218,8 @@ def test_an_updater_that_follows_is_killed_amid_what_comes_and_the_next_one_lose
 
 
 def test_an_updater_whose_redis_goes_away_ends_with_its_code_and_the_next_one_goes_on(
-    own_redis: Broker,
-    tmp_path: Path,  # noqa: F811
+    own_redis: Broker,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     server = own_redis
     events = [e for e in happenings(160) if e["user_id"] is not None]

@@ -178,9 +178,9 @@ def test_a_key_that_is_missing_or_of_another_type_is_the_client_s_fault(url: str
 
 
 def test_a_redis_that_goes_away_is_a_503_and_one_that_is_back_is_read_again(
-    own_redis: Broker,
+    own_redis: Broker,  # noqa: F811
     shop: Path,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     address = f"redis://127.0.0.1:{own_redis.port}"
     for view in read(shop / "views.xml").views.values():
